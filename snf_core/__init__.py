@@ -1,0 +1,1 @@
+"""snf_core: from a raw disk and a NIC to a running, reachable, private virtual machine."""

@@ -1,0 +1,267 @@
+"""The contracts of the extension points: what a plugin implements.
+
+A plugin is a class that subclasses one of these and is published as an entry point. It states
+in ``api_version`` the version of the extension point it was written for; the version and the
+signatures of its methods are checked when it is loaded. It declares its options in ``options``
+and is made with a view of just those (attribute access: ``self.conf.memory``).
+
+Nothing here imports pyroute2 or guestfs, and a plugin's module should not either at its top:
+what an event does not need is not imported.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from oslo_config import cfg
+
+    from snf_core.appliance import Appliance, Launcher
+    from snf_core.image.customization import Customization
+    from snf_core.image.guest import Guest
+    from snf_core.model import Disk, NicEvent
+    from snf_core.network.node import Node
+    from snf_core.network.state import State
+
+
+class Plugin(ABC):  # noqa: B024  # abstract through those who add what they are for
+    """What all plugins have in common."""
+
+    api_version: ClassVar[str] = ""
+    """MAJOR.MINOR of the extension point this was written for, stated by each plugin."""
+
+    options: ClassVar[Sequence[cfg.Opt]] = ()
+    """Its own options, in the group that ``snf_core.extension`` derives from its name."""
+
+    def __init__(self, conf: Any) -> None:
+        """``conf`` has one attribute per option of ``options``."""
+        self.conf = conf
+
+
+class Hypervisor(Plugin):
+    """A hypervisor: where NIC events come from and how an appliance is started (snf.hypervisor)."""
+
+    @abstractmethod
+    def nic_event(self, argv: Sequence[str], environ: Mapping[str, str]) -> NicEvent:
+        """Read a NIC event as the cluster manager or the hypervisor delivers it.
+
+        ``argv`` holds the arguments after the program's name. Raises InvalidValueError naming
+        the variable that is missing or wrong.
+        """
+
+    def acknowledge(self, event: NicEvent) -> None:
+        """Tell the hypervisor that the NIC is wired. Nothing to do where exit status 0 says it."""
+
+    def refuse(self, event: NicEvent, reason: str) -> None:
+        """Tell the hypervisor why the NIC is not wired, beyond a non-zero exit status."""
+
+    @abstractmethod
+    def disk_name(self, disk: Disk) -> str:
+        """The name under which the guest's kernel will see a disk, for example ``/dev/vda``."""
+
+    @abstractmethod
+    def launcher(self, appliance: Appliance, memory: int) -> Launcher:
+        """How to start the appliance on this node, with ``memory`` MiB.
+
+        Raises ApplianceError with a remedy where it cannot be started here.
+        """
+
+    def check(self, appliance: Appliance | None) -> Iterator[tuple[bool, str, str]]:
+        """What ``snf doctor`` says of this hypervisor: (well, statement, remedy), each.
+
+        ``appliance`` is None where this node has none yet.
+        """
+        yield from ()
+
+
+class Setup(Plugin):
+    """One way of wiring a NIC on the host (snf.network.setup)."""
+
+    @abstractmethod
+    def applies(self, event: NicEvent) -> bool:
+        """Whether this setup has a say in the NIC of ``event``, by its mode and tags."""
+
+    def serves(self) -> str:
+        """The NICs that it applies to, in words, for the message that refuses another."""
+        return "what it decides by itself"
+
+    def fulfils(self, tag: str) -> bool:
+        """Whether, where it applies, it keeps what a network's or instance's tag promises."""
+        return False
+
+    @abstractmethod
+    def wanted(self, event: NicEvent, node: Node) -> State:
+        """What the kernel should hold for this NIC. Pure data: no side effects.
+
+        ``node`` answers what is needed of the node (a bridge's MTU, say), read once.
+        Raises NetworkError where the NIC cannot be wired on this node.
+        """
+
+
+class GuestFamily(Plugin):
+    """A family of guest operating systems (snf.guest)."""
+
+    @abstractmethod
+    def detect(self, guest: Guest, root: str | None) -> int:
+        """How sure this family is that the guest is one of its own: 0 no, 1 generic, 2 sure.
+
+        ``root`` is the device of the root file system where it is already known, else None.
+        Nothing is mounted before and nothing must be mounted afterwards.
+        """
+
+    @abstractmethod
+    def root(self, guest: Guest) -> str:
+        """The device of the root file system, for example ``/dev/sda2``.
+
+        Raises GuestError where there is none, or more than one.
+        """
+
+
+class Stage(enum.IntEnum):
+    """When a task runs, relative to the guest's file systems being mounted."""
+
+    BEFORE_MOUNT = 0
+    MOUNT = 1
+    MOUNTED = 2
+    UNMOUNT = 3
+    AFTER_UNMOUNT = 4
+
+
+class Task(Plugin):
+    """One customisation task (snf.guest.task).
+
+    The entry point's name is ``FAMILY.TaskName``; FAMILY is ``any`` for every family. The engine
+    orders, reports, times and catches; a task only does.
+    """
+
+    stage: ClassVar[Stage] = Stage.MOUNTED
+    after: ClassVar[Sequence[str]] = ()
+    """Names of tasks of the same stage that, where they run, run before this one."""
+    before: ClassVar[Sequence[str]] = ()
+    """Names of tasks of the same stage that, where they run, run after this one."""
+    needs: ClassVar[Sequence[str]] = ()
+    """Names of tasks without which this one makes no sense: excluding them excludes this."""
+    properties: ClassVar[Mapping[str, str]] = {}
+    """Image properties it reads, and what they mean."""
+    resizes: ClassVar[bool] = False
+    """Whether EXCLUDE_FILESYSTEMRESIZE_TASKS excludes it."""
+    excludable: ClassVar[bool] = True
+    """Whether EXCLUDE_TASK_<Name> may exclude it alone."""
+
+    @abstractmethod
+    def run(self, guest: Guest, request: Customization) -> Iterable[str]:
+        """Do it. What is returned (or yielded, as it happens) are warnings for the user.
+
+        Raises GuestError or TaskError where the deployment must fail.
+        """
+
+
+class Source(Plugin):
+    """Where an image's bytes come from (snf.image.source)."""
+
+    priority: ClassVar[int] = 50
+    """Of the sources that accept an identifier, the highest priority is used."""
+
+    @abstractmethod
+    def accepts(self, image_id: str) -> bool:
+        """Whether this source can open ``image_id``."""
+
+    @abstractmethod
+    def open(self, image_id: str, image_format: str) -> ImageReader:
+        """Open the image. Raises ImageError naming the image and the remedy."""
+
+
+class Format(Plugin):
+    """How an image's bytes become a disk's (snf.image.format)."""
+
+    @abstractmethod
+    def disk(self, image: ImageReader) -> ImageReader:
+        """The whole disk that the image stands for, as another reader."""
+
+
+class Destination(Plugin):
+    """Where a disk's bytes go (snf.image.destination)."""
+
+    priority: ClassVar[int] = 50
+    """Of the destinations that accept a disk, the highest priority is used."""
+
+    @abstractmethod
+    def accepts(self, disk: Disk) -> bool:
+        """Whether this destination can open ``disk``."""
+
+    @abstractmethod
+    def open(self, disk: Disk) -> DiskWriter:
+        """Open the disk for reading and writing. Raises DiskError naming it and the remedy."""
+
+
+class Extent(NamedTuple):
+    """Part of an image: ``offset`` and ``length`` in bytes, and whether it holds data."""
+
+    offset: int
+    length: int
+    data: bool
+
+
+class ImageReader(ABC):
+    """An open image. A context manager: leaving it closes it."""
+
+    size: int
+    """Bytes. 0 where the disk keeps what it holds (the null source)."""
+
+    @abstractmethod
+    def extents(self) -> Iterator[Extent]:
+        """The whole image, in order, without gaps: what holds data and what reads as zeros."""
+
+    @abstractmethod
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes at ``offset``. Raises ImageError if they cannot be had."""
+
+    def close(self) -> None:  # noqa: B027  # most have nothing to release
+        """Release what the image holds."""
+
+    def __enter__(self) -> ImageReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class DiskWriter(ABC):
+    """An open disk. A context manager: leaving it closes it."""
+
+    size: int
+    """Bytes."""
+    path: Path
+    """What it is called in messages."""
+    descriptor: int
+    """Open for reading and writing; handed to the appliance, which cannot open the disk itself."""
+
+    @abstractmethod
+    def write(self, offset: int, data: bytes) -> None:
+        """Write all of ``data`` at ``offset``. Raises DiskError."""
+
+    @abstractmethod
+    def zero(self, offset: int, length: int) -> None:
+        """Make a range read as zeros, releasing its storage where that can be done."""
+
+    @abstractmethod
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes at ``offset`` from the storage itself, for verification."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Return once all that was written is durable. Raises DiskError."""
+
+    def close(self) -> None:  # noqa: B027  # most have nothing to release
+        """Release what the disk holds."""
+
+    def __enter__(self) -> DiskWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,138 @@
+"""The core's options, group by group; a plugin's are declared in the plugin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from oslo_config import cfg
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DIRECTORIES = [
+    cfg.StrOpt(
+        "state",
+        default="/var/lib/snf",
+        help="Directory for what must survive a reboot: images, the appliance.",
+    ),
+    cfg.StrOpt(
+        "runtime",
+        default="/run/snf",
+        help="Directory for what must not survive a reboot: network state, private "
+        "directories of deployments under way, what was found out about this boot.",
+    ),
+]
+
+IMAGE = [
+    cfg.StrOpt(
+        "variants",
+        default="/etc/snf/variants",
+        help="Directory of variant files, NAME.conf each, with default parameters (IMG_ID=... "
+        "lines as snf-image-creator writes them).",
+    ),
+    cfg.BoolOpt(
+        "verify",
+        default=False,
+        help="Read back what was written to the disk and compare it with the image.",
+    ),
+    cfg.StrOpt(
+        "unknown_properties",
+        default="error",
+        choices=[
+            ("error", "refuse the deployment"),
+            ("warning", "warn and go on"),
+        ],
+        help="What to do with image properties that no task knows.",
+    ),
+    cfg.StrOpt(
+        "progress_monitor",
+        default="",
+        help="Program that gets one JSON object per line on standard input while a deployment "
+        "runs; its first argument is the instance's name. Empty for none.",
+    ),
+]
+
+PARAMETERS = [
+    cfg.StrOpt("img_id", help="Default image identifier."),
+    cfg.StrOpt("img_format", help="Default image format."),
+    cfg.StrOpt("img_properties", help="Default image properties, a JSON object."),
+    cfg.StrOpt("inst_properties", help="Default overriding properties, a JSON object."),
+    cfg.StrOpt("img_personality", help="Default files to inject, a JSON array."),
+    cfg.StrOpt("img_passwd", secret=True, help="Default password."),
+    cfg.StrOpt("img_passwd_hash", secret=True, help="Default password hash, in crypt(5) form."),
+    cfg.StrOpt("auth_keys", help="Default SSH keys, in authorized_keys form."),
+    cfg.StrOpt("os_product_key", secret=True, help="Default Windows product key."),
+    cfg.StrOpt("os_answer_file", help="Default URL of a Windows answer file."),
+    cfg.StrOpt("config_url", help="Default URL of a JSON object with further parameters."),
+    cfg.StrOpt("cloud_userdata", secret=True, help="Default cloud-init user data, in base64."),
+]
+
+APPLIANCE = [
+    cfg.StrOpt(
+        "user",
+        default="snf-appliance",
+        help="Unprivileged user that runs the appliance and everything that reads a guest.",
+    ),
+    cfg.IntOpt("memory", default=512, min=256, max=8192, help="Memory of the appliance, in MiB."),
+    cfg.IntOpt(
+        "timeout",
+        default=600,
+        min=10,
+        help="Seconds a guest's customization may take, the appliance's start included.",
+    ),
+    cfg.IntOpt(
+        "grace",
+        default=5,
+        min=0,
+        help="Seconds between the request to stop after the timeout and the kill.",
+    ),
+]
+
+NETWORK = [
+    cfg.ListOpt(
+        "setups",
+        default=["bridged"],
+        help="The network setups in use; each decides by a NIC's mode and tags whether it "
+        "has a say.",
+    ),
+    cfg.ListOpt(
+        "dhcp_tags",
+        default=["auto", "dhcp", "nfdhcpd"],
+        help="Network tags that mean: the guest gets its IPv4 address by DHCP.",
+    ),
+    cfg.ListOpt(
+        "stateful_dhcpv6_tags",
+        default=["dhcpv6", "stateful_dhcpv6"],
+        help="Network tags that mean: the guest gets its IPv6 address by DHCPv6.",
+    ),
+    cfg.ListOpt(
+        "stateless_dhcpv6_tags",
+        default=["nfdhcpd", "stateless_dhcpv6"],
+        help="Network tags that mean: SLAAC for the address and DHCPv6 for the rest.",
+    ),
+    cfg.StrOpt(
+        "default_nic_config",
+        default="dhcp",
+        choices=[
+            ("", "nothing: leave it alone"),
+            ("dhcp", "IPv4 by DHCP"),
+            ("dhcpv6", "IPv6 by DHCPv6"),
+            ("slaac", "IPv6 by router advertisement"),
+            ("slaac_dhcp", "IPv6 by router advertisement, the rest by DHCPv6"),
+            ("dhcp+dhcpv6", "IPv4 by DHCP, IPv6 by DHCPv6"),
+            ("dhcp+slaac", "IPv4 by DHCP, IPv6 by router advertisement"),
+            ("dhcp+slaac_dhcp", "IPv4 by DHCP, IPv6 by router advertisement and DHCPv6"),
+        ],
+        help="What the only NIC of a guest does if it has neither an address nor an IPv6 gateway.",
+    ),
+    cfg.ListOpt("nameservers", default=[], help="DNS servers for statically configured guests."),
+    cfg.ListOpt("search_domains", default=[], help="DNS search domains for the same guests."),
+]
+
+GROUPS: dict[str, Sequence[cfg.Opt]] = {
+    "directories": DIRECTORIES,
+    "image": IMAGE,
+    "parameters": PARAMETERS,
+    "appliance": APPLIANCE,
+    "network": NETWORK,
+}

@@ -1,0 +1,1 @@
+"""Tests of snf_core and of its plugins."""
