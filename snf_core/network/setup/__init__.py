@@ -1,0 +1,1 @@
+"""The built-in network setups, one module each."""

@@ -1,0 +1,1 @@
+"""Figures, printed and never judged by a timed test."""
