@@ -1,0 +1,1 @@
+"""Deployment: an image becomes an instance's customised disk."""

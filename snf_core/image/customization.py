@@ -1,0 +1,41 @@
+"""What is asked of a guest: everything a task may read, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from snf_core.image.nics import NicPlan
+    from snf_core.image.properties import Properties
+
+
+@dataclass(frozen=True)
+class Customization:
+    """The wishes of the tenant and the operator for one guest.
+
+    It holds no plaintext secret: the password arrives hashed, so that neither the process that
+    talks to the appliance nor the appliance ever sees it.
+    """
+
+    hostname: str
+    """The instance's name, often an FQDN."""
+    device: str = "/dev/sda"
+    """The deployed disk, as the appliance sees it."""
+    properties: Properties = field(repr=False, kw_only=True)
+    nics: tuple[NicPlan, ...] = ()
+    """How each NIC is to be configured, decided already; renderers only write it down."""
+    nameservers: tuple[str, ...] = ()
+    search_domains: tuple[str, ...] = ()
+    password_hash: str = field(default="", repr=False)
+    """In crypt(5) form; empty where no password is to be set."""
+    authorized_keys: tuple[str, ...] = ()
+    """Lines in authorized_keys form (sshd(8))."""
+    users: tuple[str, ...] = ()
+    """Whose password and keys; empty where the image does not say."""
+    machine_id: str = ""
+    """The id to write (machine-id(5)); empty: the guest makes one at its first boot."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What was found out about the guest: ``family``, ``root`` (device)."""

@@ -1,0 +1,1 @@
+"""Built-in destinations: where a disk's bytes go."""

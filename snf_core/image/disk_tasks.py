@@ -1,0 +1,83 @@
+"""The tasks that every guest has: growth of partition and file system, and unmounting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from snf_core.contract import Stage, Task
+from snf_core.errors import GuestError
+from snf_core.image import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from snf_core.image.customization import Customization
+    from snf_core.image.guest import Guest
+
+_EXT = {"ext2", "ext3", "ext4"}
+_GROWN_LATER = {"xfs", "btrfs", "ntfs"}
+"""Grown while mounted, or after everything else."""
+
+
+class FixPartitionTable(Task):
+    """Let the last partition fill the disk."""
+
+    api_version = "1.0"
+    stage = Stage.BEFORE_MOUNT
+
+    def run(self, guest: Guest, request: Customization) -> Iterable[str]:
+        """Move the backup GPT to the disk's end and grow the last data partition."""
+        growth = layout.grow(guest.table(request.device))
+        if growth.resizes:
+            if growth.move_backup_header:
+                guest.move_backup_header(request.device)
+            for resize in growth.resizes:
+                guest.resize_partition(request.device, resize.number, resize.last_sector)
+        return ()
+
+
+class FilesystemResizeUnmounted(Task):
+    """Let an ext file system fill the last partition."""
+
+    api_version = "1.0"
+    stage = Stage.BEFORE_MOUNT
+    after = ("FixPartitionTable",)
+    resizes = True
+
+    def run(self, guest: Guest, request: Customization) -> Iterator[str]:
+        """Grow ext2, ext3 and ext4; say so where the file system is of another kind.
+
+        Raises GuestError where the file system was not left clean: growing it could destroy it.
+        """
+        partition = layout.last_data_partition(guest.table(request.device))
+        device = f"{request.device}{partition.number}"
+        kind = guest.filesystem(device)
+        if kind not in _EXT:
+            if kind not in _GROWN_LATER:
+                yield f"the last partition holds {kind or 'no file system'}, which is not grown"
+            return
+        superblock = guest.ext_state(device)
+        state = superblock.get("Filesystem state", "")
+        if state != "clean":
+            raise GuestError(
+                f"the {kind} file system on partition {partition.number} is {state!r}, not clean",
+                remedy="shut the template machine down properly before its disk is copied",
+            )
+        if "needs_recovery" in superblock.get("Filesystem features", ""):
+            yield f"the journal of partition {partition.number} is replayed before it is grown"
+        guest.check_ext(device)
+        guest.grow_ext(device)
+
+
+class UmountImage(Task):
+    """Flush and unmount all that is mounted."""
+
+    api_version = "1.0"
+    stage = Stage.UNMOUNT
+    excludable = False
+
+    def run(self, guest: Guest, request: Customization) -> Iterable[str]:
+        """Unmount."""
+        del request
+        guest.unmount_all()
+        return ()

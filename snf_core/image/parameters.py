@@ -1,0 +1,282 @@
+"""The twelve parameters of a deployment: where they come from, and what they may be.
+
+Precedence, lowest first: the configuration's group ``[parameters]``, the variant's file, the
+environment (``OSP_*``). Everything is checked before anything is touched; what later versions
+will serve is understood already and refused by name.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snf_core.errors import ConfigError, InvalidValueError, UnsupportedError
+from snf_core.image import password
+from snf_core.image.properties import Properties, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from snf_core.config import Config
+
+NAMES = (
+    "img_id",
+    "img_format",
+    "img_passwd",
+    "img_passwd_hash",
+    "img_properties",
+    "img_personality",
+    "inst_properties",
+    "auth_keys",
+    "os_product_key",
+    "os_answer_file",
+    "config_url",
+    "cloud_userdata",
+)
+"""All parameters, as the OS definition's ``parameters.list`` publishes them."""
+
+DESCRIPTIONS = {
+    "img_id": "the image: local://NAME, or null to keep what is on the disk",
+    "img_format": "the image's format: diskdump",
+    "img_passwd": "the users' password, in plain text",
+    "img_passwd_hash": "the users' password, as a crypt(5) hash",
+    "img_properties": "image properties, a JSON object",
+    "img_personality": "files to put into the guest, a JSON array",
+    "inst_properties": "properties that override the image's, a JSON object",
+    "auth_keys": "SSH keys, in authorized_keys form",
+    "os_product_key": "Windows product key",
+    "os_answer_file": "URL of a Windows answer file",
+    "config_url": "URL of a JSON object with further parameters",
+    "cloud_userdata": "cloud-init user data, in base64",
+}
+
+SECRET = ("img_passwd", "img_passwd_hash", "os_product_key", "cloud_userdata")
+
+FORMATS = {"diskdump": True, "extdump": False, "ntfsdump": False}
+"""The historical formats, and whether this version serves them; plugins add others."""
+
+_VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_PRODUCT_KEY = re.compile(r"[A-Za-z0-9]{5}(-[A-Za-z0-9]{5}){4}")
+_URL = re.compile(r"(https?|ftps?|file)://[\x21-\x7e]+")
+_KEY_TYPE = re.compile(r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+")
+_PAIR = {"img_passwd", "img_passwd_hash"}
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Checked parameters. Nothing of the secret ones shows in ``repr``."""
+
+    img_id: str
+    img_format: str
+    password: str = field(default="", repr=False)
+    password_hash: str = field(default="", repr=False)
+    authorized_keys: tuple[str, ...] = field(default=(), repr=False)
+    properties: Properties = field(default_factory=Properties, repr=False)
+
+
+def collect(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
+    """The parameters that are *defined* (maybe empty), each from where it counts most.
+
+    ``environ`` holds OSP_* and OS_VARIANT. Raises ConfigError, InvalidValueError.
+    """
+    group = config.parameters
+    levels = [
+        {name: getattr(group, name) for name in NAMES if getattr(group, name) is not None},
+        _variant(Path(config.image.variants), environ.get("OS_VARIANT", "")),
+        {
+            name: environ[f"OSP_{name.upper()}"]
+            for name in NAMES
+            if f"OSP_{name.upper()}" in environ
+        },
+    ]
+    found: dict[str, str] = {}
+    for level in levels:
+        if _PAIR & level.keys():
+            # Whoever sets one of the two replaces both: a tenant's hash beats a default password.
+            found = {name: value for name, value in found.items() if name not in _PAIR}
+        found |= level
+    return found
+
+
+def secrets(values: Mapping[str, str]) -> list[str]:
+    """Of defined parameters, checked or not, what must never appear in a message."""
+    return [values[name] for name in SECRET if values.get(name)]
+
+
+def check(values: Mapping[str, str]) -> Parameters:
+    """Validate defined parameters. Raises InvalidValueError, UnsupportedError; each names one."""
+    for name, value in values.items():
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            raise InvalidValueError(
+                f"parameter {name} is not text", remedy="give UTF-8 without NUL characters"
+            )
+    _refuse_unserved(values)
+    _check_passwords(values)
+    properties = parse(values.get("img_properties", ""), "img_properties")
+    properties |= parse(values.get("inst_properties", ""), "inst_properties")
+    return Parameters(
+        img_id=_required(values, "img_id"),
+        img_format=_format(_required(values, "img_format")),
+        password=values.get("img_passwd", ""),
+        password_hash=values.get("img_passwd_hash", ""),
+        authorized_keys=tuple(_keys(values.get("auth_keys", ""))),
+        properties=Properties(properties),
+    )
+
+
+def _required(values: Mapping[str, str], name: str) -> str:
+    value = values.get(name, "").strip()
+    if not value:
+        raise InvalidValueError(f"parameter {name} is missing", remedy=f"give {DESCRIPTIONS[name]}")
+    return value
+
+
+def _format(name: str) -> str:
+    from snf_core import extension
+
+    if name in extension.names(extension.IMAGE_FORMAT):
+        return name
+    if name in FORMATS:
+        raise UnsupportedError(
+            f"parameter img_format: {name} is not served by this version",
+            remedy="use a diskdump image",
+        )
+    raise InvalidValueError(
+        f"parameter img_format: there is no format {name!r}",
+        remedy="use one of " + ", ".join(extension.names(extension.IMAGE_FORMAT)),
+    )
+
+
+def _check_passwords(values: Mapping[str, str]) -> None:
+    if values.keys() >= _PAIR:
+        raise InvalidValueError(
+            "parameters img_passwd and img_passwd_hash are both given", remedy="give one of them"
+        )
+    if "img_passwd" in values:
+        password.check(values["img_passwd"])
+    if "img_passwd_hash" in values:
+        password.check_hash(values["img_passwd_hash"])
+
+
+def _keys(text: str) -> Iterator[str]:
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        # Options (sshd(8)) may stand before the type; they may hold blanks, but no key type.
+        kinds = [index for index, word in enumerate(words[:-1]) if _KEY_TYPE.fullmatch(word)]
+        printable = line.replace("\t", " ").isprintable()
+        if not printable or not kinds or not _is_key(*words[kinds[0] : kinds[0] + 2]):
+            raise InvalidValueError(
+                f"parameter auth_keys: line {number} is not an SSH public key",
+                remedy="give lines as in authorized_keys: TYPE BASE64 COMMENT",
+            )
+        yield line.strip()
+
+
+def _is_key(kind: str, blob: str) -> bool:
+    """Whether ``blob`` is base64 of a key, which begins with its type's name (RFC 4253, 6.6)."""
+    try:
+        key = base64.b64decode(blob, validate=True)
+    except ValueError:
+        return False
+    name = len(kind).to_bytes(4) + kind.encode()
+    return key.startswith(name) and len(key) > len(name)
+
+
+def _refuse_unserved(values: Mapping[str, str]) -> None:
+    checks = {
+        "img_personality": _check_personality,
+        "cloud_userdata": _check_userdata,
+        "os_product_key": _check_product_key,
+        "os_answer_file": _check_url,
+        "config_url": _check_url,
+    }
+    for name, checked in checks.items():
+        value = values.get(name, "").strip()
+        if value:
+            checked(name, value)
+            raise UnsupportedError(
+                f"parameter {name} is not served by this version", remedy="leave it out"
+            )
+
+
+def _check_personality(name: str, value: str) -> None:
+    try:
+        files = json.loads(value)
+        well = isinstance(files, list) and all(
+            isinstance(file, dict)
+            and str(file["path"]).startswith("/")
+            and ".." not in str(file["path"]).split("/")
+            and base64.b64decode(file["contents"], validate=True) is not None
+            and isinstance(file.get("mode", 288), int)
+            for file in files
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        well = False
+    if not well:
+        raise InvalidValueError(
+            f"parameter {name} is not a JSON array of files",
+            remedy='give [{"path": "/absolute", "contents": "BASE64", ...}, ...]',
+        )
+
+
+def _check_userdata(name: str, value: str) -> None:
+    try:
+        base64.b64decode("".join(value.split()), validate=True)
+    except ValueError:
+        raise InvalidValueError(f"parameter {name} is not valid base64") from None
+
+
+def _check_product_key(name: str, value: str) -> None:
+    if not _PRODUCT_KEY.fullmatch(value):
+        raise InvalidValueError(
+            f"parameter {name} is not a product key", remedy="give five groups of five, with dashes"
+        )
+
+
+def _check_url(name: str, value: str) -> None:
+    if not _URL.fullmatch(value):
+        raise InvalidValueError(f"parameter {name} is not a URL of a kind that is served")
+
+
+def _variant(directory: Path, name: str) -> dict[str, str]:
+    """Assignments of a variant's file, in shell syntax but never run by a shell.
+
+    The variant ``default`` needs no file.
+    """
+    if not name:
+        return {}
+    if not _VARIANT.fullmatch(name):
+        raise InvalidValueError(f"{name!r} is not the name of a variant")
+    file = directory / f"{name}.conf"
+    try:
+        words = shlex.split(file.read_text(), comments=True)
+    except FileNotFoundError:
+        if name == "default":
+            return {}
+        raise InvalidValueError(
+            f"there is no variant {name!r}", remedy=f"put its parameters into {file}"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"cannot read variant {file}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"cannot read variant {file}: it is not text in UTF-8") from None
+    except ValueError as error:  # shlex says what, without the text
+        raise ConfigError(f"cannot read variant {file}: {error}") from error
+    found = {}
+    for number, word in enumerate(words, 1):
+        key, assigned, value = word.partition("=")
+        if not assigned or key.lower() not in NAMES:
+            # Not the word itself, which may be part of a password that nobody quoted.
+            raise ConfigError(
+                f"{file}: word {number} is not an assignment to a parameter",
+                remedy="use NAME=value lines with " + ", ".join(NAMES).upper(),
+            )
+        found[key.lower()] = value
+    return found

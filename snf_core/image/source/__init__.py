@@ -1,0 +1,1 @@
+"""Built-in image sources: where an image's bytes come from."""
