@@ -1,0 +1,1 @@
+"""The KVM hypervisor for snf-core."""

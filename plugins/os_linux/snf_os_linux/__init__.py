@@ -1,0 +1,1 @@
+"""Linux guests: how they are recognised and customised."""

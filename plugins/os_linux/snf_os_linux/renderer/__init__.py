@@ -1,0 +1,1 @@
+"""Network renderers: one module for each way in which a Linux guest configures its NICs."""

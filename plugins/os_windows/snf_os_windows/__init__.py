@@ -1,0 +1,1 @@
+"""Windows guests, for snf_core."""

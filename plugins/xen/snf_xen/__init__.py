@@ -1,0 +1,1 @@
+"""The Xen hypervisor, for snf_core."""
