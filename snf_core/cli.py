@@ -1,0 +1,200 @@
+"""``snf``: the command line, and the only place that exits."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snf_core.errors import SnfError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from snf_core.config import Config
+
+    Command = Callable[[argparse.Namespace, Config], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status: 0 done, 1 failed, 2 not understood."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if arguments.debug else logging.WARNING,
+        format="[%(levelname)s] %(message)s",
+    )
+    try:
+        from snf_core import config
+
+        command: Command = arguments.command
+        return command(arguments, config.load(arguments.config))
+    except SnfError as error:
+        logging.debug("failed", exc_info=True)
+        from snf_core.report import printable  # names from inside a guest may be in there
+
+        print(f"snf: error: {printable(error.message)}", file=sys.stderr)
+        if error.remedy:
+            print(f"snf: remedy: {printable(error.remedy)}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="snf",
+        description="Turns a raw disk and a NIC into a running, reachable, private machine.",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="instead of /etc/snf/snf.conf ($SNF_CONFIG)"
+    )
+    parser.add_argument("--debug", action="store_true", help="say more on standard error")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_node_commands(commands)
+    _add_network(commands)
+    _add_ganeti(commands)
+    return parser
+
+
+def _add_node_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    doctor = commands.add_parser("doctor", help="say what this node can do, and what is missing")
+    doctor.set_defaults(command=_doctor)
+
+    plugins = commands.add_parser("plugins", help="list all plugins, broken ones too")
+    plugins.add_argument("--json", action="store_true", help="as a JSON array")
+    plugins.set_defaults(command=_plugins)
+
+    config = commands.add_parser("config", help="check the configuration, or print a sample")
+    config.add_argument("what", choices=["check", "sample"])
+    config.set_defaults(command=_config)
+
+    appliance = commands.add_parser("appliance", help="build the isolated appliance")
+    appliance.add_argument("what", choices=["build"])
+    appliance.set_defaults(command=_appliance)
+
+
+def _add_network(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    network = commands.add_parser("network", help="wire a NIC that has appeared, or unwire it")
+    network.add_argument("what", choices=["up", "down", "status"])
+    network.add_argument(
+        "words", nargs="*", metavar="ARGUMENT", help="the hypervisor script's own arguments"
+    )
+    network.add_argument("--hypervisor", default="kvm", help="whose event it is (default: kvm)")
+    network.set_defaults(command=_network)
+
+
+def _add_ganeti(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    ganeti = commands.add_parser("ganeti", help="the glue for Ganeti")
+    what = ganeti.add_subparsers(required=True, metavar="WHAT")
+    install = what.add_parser("install", help="put the OS definition snf-image in place")
+    install.add_argument(
+        "--os-directory", type=Path, metavar="DIR", help="instead of /usr/share/ganeti/os"
+    )
+    install.set_defaults(command=_install)
+    script = what.add_parser("os", help="a script of the OS definition, called by Ganeti")
+    script.add_argument("script", choices=["create", "import", "export", "rename", "verify"])
+    script.add_argument("subject", nargs="?", help='of verify: "parameters"')
+    script.add_argument(
+        "--report", type=Path, metavar="FILE", help="write what happened as a JSON document"
+    )
+    script.add_argument(
+        "--progress-fd", type=int, metavar="N", help="write progress as JSON lines there"
+    )
+    script.set_defaults(command=_script)
+
+
+def _doctor(_arguments: argparse.Namespace, config: Config) -> int:
+    from snf_core import doctor
+
+    failed = False
+    for finding in doctor.examine(config):
+        mark = "ok" if finding.well else ("FAIL" if finding.fatal else "warn")
+        failed = failed or mark == "FAIL"
+        print(f"{mark:5} {finding.statement}")
+        if not finding.well and finding.remedy:
+            print(f"      {finding.remedy}")
+    return 1 if failed else 0
+
+
+def _plugins(arguments: argparse.Namespace, _config: Config) -> int:
+    import dataclasses
+    import json
+
+    from snf_core import extension
+
+    found = list(extension.listing())
+    if arguments.json:
+        print(json.dumps([dataclasses.asdict(plugin) for plugin in found], indent=1))
+    else:
+        rows = [("NAMESPACE", "NAME", "DISTRIBUTION", "VERSION", "STATUS")] + [
+            (p.namespace, p.name, p.distribution, p.version, p.error or "ok") for p in found
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+            print("  ".join([*cells, row[4]]))
+    return 1 if any(plugin.error for plugin in found) else 0
+
+
+def _config(arguments: argparse.Namespace, config: Config) -> int:
+    from snf_core import config as configuration
+
+    if arguments.what == "sample":
+        sys.stdout.write(configuration.sample())
+        return 0
+    sentences = list(configuration.check(config))
+    for sentence in sentences:
+        print(sentence, file=sys.stderr)
+    return 1 if sentences else 0
+
+
+def _appliance(_arguments: argparse.Namespace, config: Config) -> int:
+    from snf_core import appliance
+
+    print(appliance.build(config).directory)
+    return 0
+
+
+def _network(arguments: argparse.Namespace, config: Config) -> int:
+    from snf_core.network import command
+
+    if arguments.what == "status":
+        for line in command.status(config, *arguments.words[:1]):
+            print(line)
+        return 0
+    act = command.up if arguments.what == "up" else command.down
+    act([arguments.what, *arguments.words], os.environ, config, arguments.hypervisor)
+    return 0
+
+
+def _install(arguments: argparse.Namespace, _config: Config) -> int:
+    from snf_core.ganeti import definition
+
+    parent = arguments.os_directory or definition.SEARCH_PATH
+    print(definition.install(parent, arguments.config))
+    return 0
+
+
+def _script(arguments: argparse.Namespace, config: Config) -> int:
+    from snf_core.ganeti import scripts
+
+    if arguments.script == "create":
+        scripts.create(
+            os.environ,
+            config,
+            report_file=arguments.report,
+            progress_descriptor=arguments.progress_fd,
+        )
+    else:
+        name = "import_" if arguments.script == "import" else arguments.script
+        getattr(scripts, name)(os.environ, config)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

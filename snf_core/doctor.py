@@ -1,0 +1,144 @@
+"""What this node can and cannot do, and what to install."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from dataclasses import dataclass
+from importlib import util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snf_core import appliance, config, extension
+from snf_core.errors import SnfError
+from snf_core.run import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from snf_core.appliance import Appliance
+    from snf_core.config import Config
+
+_PROGRAMS = {
+    "supermin": "supermin",
+    "qemu-img": "qemu-utils",
+    "ip": "iproute2",
+}
+_FILESYSTEMS = ("xfs",)
+"""Kinds of file systems that Debian's libguestfs has in packages of their own."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    well: bool
+    statement: str
+    remedy: str = ""
+    fatal: bool = True
+    """Whether deployments fail because of it; otherwise they are slower, or lack something."""
+
+
+def examine(settings: Config) -> Iterator[Finding]:
+    """Look at everything a deployment and a NIC need."""
+    for sentence in config.check(settings):
+        yield Finding(False, f"configuration: {sentence}", "correct it")
+    yield from _installation(settings)
+    found, findings = _appliance(settings)
+    yield from findings
+    for plugin in extension.listing():
+        if plugin.error:
+            yield Finding(
+                False, f"plugin {plugin.name} ({plugin.distribution}): {plugin.error}", "repair it",
+                fatal=False,
+            )  # fmt: skip
+    yield from _hypervisors(settings, found)
+
+
+def _installation(settings: Config) -> Iterator[Finding]:
+    well = os.geteuid() == 0
+    yield Finding(well, "running as root" if well else "not running as root", "run it as root")
+    there = util.find_spec("guestfs") is not None
+    yield Finding(
+        there,
+        f"Python's guestfs module is {'there' if there else f'not visible to {sys.executable}'}",
+        "install python3-guestfs, and let the virtual environment see system packages",
+    )
+    for program, package in _PROGRAMS.items():
+        there = any(
+            os.access(Path(place) / program, os.X_OK) for place in ("/usr/bin", "/usr/sbin")
+        )
+        yield Finding(
+            there, f"{program} is {'there' if there else 'missing'}", f"install {package}"
+        )
+    kernels = [file for file in Path("/boot").glob("vmlinu*") if os.access(file, os.R_OK)]
+    yield Finding(
+        bool(kernels),
+        f"/boot holds {len(kernels)} readable kernels to build an appliance with",
+        "install linux-image-cloud-amd64, or make its /boot/vmlinuz readable",
+        fatal=False,
+    )
+    recipe = appliance.recipe()
+    for kind in _FILESYSTEMS:
+        there = recipe is not None and any(recipe.glob(f"*-{kind}"))
+        yield Finding(
+            there,
+            f"the appliance {'has' if there else 'lacks'} the tools for {kind}",
+            f'install libguestfs-{kind} and run "snf appliance build"',
+            fatal=False,
+        )
+    images = Path(settings.directories.state) / "images"
+    yield Finding(
+        images.is_dir(), f"{images} {'is' if images.is_dir() else 'is not'} there",
+        "make it and put images there, or set [image.source.local] directory", fatal=False,
+    )  # fmt: skip
+
+
+def _appliance(settings: Config) -> tuple[Appliance | None, list[Finding]]:
+    rebuild = 'run "snf appliance build"'
+    try:
+        found = appliance.locate(settings)
+    except SnfError as error:
+        return None, [Finding(False, error.message, error.remedy)]
+    findings = [Finding(True, f"the fixed appliance is {found.directory}")]
+    current = appliance.is_current(found)
+    findings.append(
+        Finding(
+            current,
+            f"the appliance was built from {'the installed' if current else 'other'} packages",
+            rebuild,
+            fatal=False,
+        )
+    )
+    user = settings.appliance.user
+    try:
+        pwd.getpwnam(user)
+        findings += _readable(found, user)
+    except KeyError:
+        findings.append(Finding(False, f"there is no user {user}", rebuild))
+    return found, findings
+
+
+def _readable(found: Appliance, user: str) -> Iterator[Finding]:
+    for file in (found.kernel, found.initrd, found.root):
+        done = run(
+            ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "test", "-r", file],
+            check=False,
+        )
+        if done.returncode != 0:
+            yield Finding(
+                False,
+                f"user {user} cannot read {file}",
+                f"let everybody read {file} and enter the directories above it",
+            )
+
+
+def _hypervisors(settings: Config, found: Appliance | None) -> Iterator[Finding]:
+    for name in extension.names(extension.HYPERVISOR):
+        try:
+            hypervisor = extension.make(extension.HYPERVISOR, name, settings)
+        except SnfError:
+            continue  # said already, with the plugins
+        for well, statement, remedy in hypervisor.check(found):
+            yield Finding(well, f"{name}: {statement}", remedy, fatal=False)

@@ -1,0 +1,1 @@
+"""The cluster manager's side: what Ganeti calls, and with what."""
