@@ -1,0 +1,3 @@
+"""A source that cannot be imported."""
+
+raise RuntimeError("the orchard is closed")
