@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from snf_core.errors import SnfError
 from snf_core.image import workspace
 from tests import node
-from tests.images.debian import DebianImage, ImageBuildError, debian_image
+from tests.images.debian import DebianImage, ImageBuildError, cache_directory, debian_image
 from tests.machine import Machine, MachineError, NetworkCard, NetworkNamespace, make_ssh_key
 
 NAME = "web1.example.org"
@@ -47,10 +46,10 @@ def main() -> int:
         image = debian_image(say)
         with (
             workspace.private(Path("/run/snf-demo")) as directory,
-            tempfile.TemporaryDirectory(prefix="snf-demo-", dir="/var/tmp") as disks,
+            workspace.private(cache_directory() / "demo") as disks,
         ):
             directory.chmod(0o711)
-            show(run(image, directory, Path(disks), say))
+            show(run(image, directory, disks, say))
         seconds = time.time() - started
         limit = FROM_NOTHING if fresh or say.built else AFTERWARDS
         say.say(f"taken down again; {seconds:.0f} s in all (at most {limit})")

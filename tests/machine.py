@@ -7,16 +7,17 @@ links when its ``with`` block ends. Root is needed. Emulation only: no KVM, one 
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
     from types import TracebackType
 
 Value = TypeVar("Value")
@@ -41,7 +42,7 @@ class MachineError(RuntimeError):
 
 
 class NetworkNamespace:
-    """A network namespace with a random name and nothing in it but its loopback, which is up.
+    """A network namespace with a name of its own and nothing in it but its loopback, which is up.
 
     >>> with NetworkNamespace() as namespace:
     ...     namespace.bridge("br0", "192.0.2.1/24", "2001:db8::1/64")
@@ -49,9 +50,10 @@ class NetworkNamespace:
     """
 
     def __init__(self) -> None:
-        self.name = f"snf-{secrets.token_hex(4)}"
+        self.name = f"snf-{os.getpid()}-{secrets.token_hex(4)}"
 
     def __enter__(self) -> NetworkNamespace:
+        _delete_abandoned()
         _check(["ip", "netns", "add", self.name])
         try:
             self.run(["ip", "link", "set", "lo", "up"])
@@ -96,6 +98,14 @@ class NetworkNamespace:
         if bridge is not None:
             self.run(["ip", "link", "set", name, "master", bridge])
         self.run(["ip", "link", "set", name, "up"])
+
+
+def _delete_abandoned() -> None:
+    """Delete the namespaces of processes that were killed before they could."""
+    for path in Path("/run/netns").glob("snf-*-*"):
+        owner = path.name.split("-")[1]
+        if owner.isdigit() and not Path("/proc", owner).exists():
+            subprocess.run(["ip", "netns", "delete", path.name], capture_output=True, check=False)
 
 
 @dataclass(frozen=True)
