@@ -151,7 +151,7 @@ def is_current(appliance: Appliance) -> bool:
     except (OSError, ValueError):
         return False
     source = recipe()
-    return source is not None and manifest.get("recipe") == _state(source)
+    return source is not None and manifest == {"recipe": _state(source)}
 
 
 def make_user(name: str) -> None:

@@ -69,7 +69,10 @@ def mac_address(value: str) -> str:
     """A unicast MAC address in lower case with colons."""
     mac = _match(_MAC, value.lower(), "a MAC address", "six hexadecimal bytes with colons")
     if int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
-        raise InvalidValueError(f"{value!r} is not the MAC address of a single NIC")
+        raise InvalidValueError(
+            f"{value!r} is not the MAC address of a single NIC",
+            remedy="expected a unicast address: an even first byte, and not all zeros",
+        )
     return mac
 
 
@@ -117,13 +120,18 @@ def address(value: str) -> Address:
             return ipaddress.ip_address(value)
     except ValueError:
         pass
-    raise InvalidValueError(f"{value!r} is not an IP address")
+    raise InvalidValueError(
+        f"{value!r} is not an IP address", remedy="expected 192.0.2.1 or 2001:db8::1, for example"
+    )
 
 
 def _of_family(kind: type[_A], value: str) -> _A:
     found = address(value)
     if not isinstance(found, kind):
-        raise InvalidValueError(f"{value!r} is not an {kind.__name__[:4]} address")
+        version = kind.__name__[:4]
+        raise InvalidValueError(
+            f"{value!r} is not an {version} address", remedy=f"give an {version} address"
+        )
     return found
 
 
@@ -187,9 +195,14 @@ class Disk:
 
     def __post_init__(self) -> None:
         if not self.path and not self.uri:
-            raise InvalidValueError(f"disk {self.index} has neither a path nor a URI")
+            raise InvalidValueError(
+                f"disk {self.index} has neither a path nor a URI", remedy="give one of them"
+            )
         if self.path and not self.path.startswith("/"):
-            raise InvalidValueError(f"disk {self.index}: {self.path!r} is not an absolute path")
+            raise InvalidValueError(
+                f"disk {self.index}: {self.path!r} is not an absolute path",
+                remedy="give a path that begins with a slash",
+            )
         for pattern, value in ((_PLACE, self.path), (_PLACE, self.uri), (_NAME, self.name)):
             if value:
                 _match(pattern, value, f"usable for disk {self.index}", "printable characters")

@@ -42,7 +42,10 @@ def request(environ: Mapping[str, str]) -> Request:
     )
     disks = tuple(_disk(environ, index) for index in range(_count(environ, "DISK_COUNT")))
     if not disks:
-        raise InvalidValueError("DISK_COUNT: the instance has no disk to deploy to")
+        raise InvalidValueError(
+            "DISK_COUNT: the instance has no disk to deploy to",
+            remedy="create the instance with a disk",
+        )
     nics = tuple(
         _nic(environ, index)
         for index in range(_count(environ, "NIC_COUNT") if "NIC_COUNT" in environ else 0)
@@ -136,7 +139,10 @@ def _mode(value: str) -> Mode:
 def _count(environ: Mapping[str, str], name: str) -> int:
     text = _required(environ, name)
     if not re.fullmatch("[0-9]{1,3}", text) or int(text) > _MOST:
-        raise InvalidValueError(f"{name}: {text!r} is not a number from 0 to {_MOST}")
+        raise InvalidValueError(
+            f"{name}: {text!r} is not a number from 0 to {_MOST}",
+            remedy="let Ganeti call this script",
+        )
     return int(text)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from snf_core import appliance, extension
 from snf_core.contract import Stage
-from snf_core.errors import InterruptedDeploymentError, InvalidValueError
+from snf_core.errors import GuestError, InterruptedDeploymentError, InvalidValueError
 from snf_core.image import copy, nics, password, selection, tasks, worker, workspace
 from snf_core.image.customization import Customization
 
@@ -113,6 +113,7 @@ def check_request(parameters: Parameters, catalogue: Catalogue, config: Config) 
     properties = parameters.properties
     _users(properties.get("USERS"))
     _root(properties.get("ROOT_PARTITION"))
+    password.check_method(properties.get("PASSWD_HASHING_METHOD"))
     unknown = tasks.check_properties(
         properties, [step for steps in catalogue.tasks.values() for step in steps]
     )
@@ -177,6 +178,8 @@ def _job(prepared: _Prepared) -> Callable[[Guest, Reporter], None]:
         with reporter.phase("detect"):
             guest.reread(request.device)
             root = request.facts["root"] or None
+            if root:
+                _check_root(guest, request.device, root)
             family = request.facts["family"] or tasks.detect(guest, families, root)
             root = root or families[family].root(guest)
         request = replace(request, facts={"family": family, "root": root})
@@ -191,6 +194,15 @@ def _job(prepared: _Prepared) -> Callable[[Guest, Reporter], None]:
             tasks.run(tasks.plan(steps, request.properties), guest, request, reporter)
 
     return job
+
+
+def _check_root(guest: Guest, device: str, root: str) -> None:
+    partitions = [f"{device}{partition.number}" for partition in guest.partitions(device)]
+    if root not in partitions:
+        raise GuestError(
+            f"property ROOT_PARTITION: the disk has no partition {root.removeprefix(device)}",
+            remedy="its partitions are " + ", ".join(sorted(partitions)),
+        )
 
 
 def _copy(image: ImageReader, disk: DiskWriter, config: Config, reporter: Reporter) -> None:

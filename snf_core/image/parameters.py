@@ -201,6 +201,8 @@ def _refuse_unserved(values: Mapping[str, str]) -> None:
         value = values.get(name, "").strip()
         if value:
             checked(name, value)
+            if value == "[]":  # a personality without files asks for nothing
+                continue
             raise UnsupportedError(
                 f"parameter {name} is not served by this version", remedy="leave it out"
             )
@@ -230,7 +232,9 @@ def _check_userdata(name: str, value: str) -> None:
     try:
         base64.b64decode("".join(value.split()), validate=True)
     except ValueError:
-        raise InvalidValueError(f"parameter {name} is not valid base64") from None
+        raise InvalidValueError(
+            f"parameter {name} is not valid base64", remedy='encode it with "base64"'
+        ) from None
 
 
 def _check_product_key(name: str, value: str) -> None:
@@ -242,7 +246,10 @@ def _check_product_key(name: str, value: str) -> None:
 
 def _check_url(name: str, value: str) -> None:
     if not _URL.fullmatch(value):
-        raise InvalidValueError(f"parameter {name} is not a URL of a kind that is served")
+        raise InvalidValueError(
+            f"parameter {name} is not a URL of a kind that is served",
+            remedy="give one that begins with http, https, ftp, ftps or file, and ://",
+        )
 
 
 def _variant(directory: Path, name: str) -> dict[str, str]:
@@ -253,7 +260,10 @@ def _variant(directory: Path, name: str) -> dict[str, str]:
     if not name:
         return {}
     if not _VARIANT.fullmatch(name):
-        raise InvalidValueError(f"{name!r} is not the name of a variant")
+        raise InvalidValueError(
+            f"{name!r} is not the name of a variant",
+            remedy="give the name of a file in [image] variants, without .conf",
+        )
     file = directory / f"{name}.conf"
     try:
         words = shlex.split(file.read_text(), comments=True)

@@ -53,11 +53,10 @@ def check_hash(text: str) -> None:
         )
 
 
-def make_hash(password: str, method: str = "") -> str:
-    """The hash of a password. ``method``: sha512 (default), sha256, yescrypt or blowfish.
+def check_method(method: str) -> str:
+    """The name of a hashing method, the default one for none.
 
-    Raises InvalidValueError for an unknown or weak method, UnsupportedError where the node's
-    libcrypt lacks it.
+    Raises InvalidValueError for an unknown or weak one.
     """
     method = method.lower() or DEFAULT_METHOD
     if method not in _METHODS:
@@ -66,6 +65,16 @@ def make_hash(password: str, method: str = "") -> str:
             f"property PASSWD_HASHING_METHOD: {method!r} is {kind}",
             remedy="use " + ", ".join(_METHODS),
         )
+    return method
+
+
+def make_hash(password: str, method: str = "") -> str:
+    """The hash of a password. ``method``: sha512 (default), sha256, yescrypt or blowfish.
+
+    Raises InvalidValueError as ``check_method`` does, UnsupportedError where the node's libcrypt
+    lacks it.
+    """
+    method = check_method(method)
     prefix, cost = _METHODS[method]
     library = ctypes.CDLL("libcrypt.so.1")
     library.crypt_gensalt.restype = library.crypt.restype = ctypes.c_char_p

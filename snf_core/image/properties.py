@@ -95,9 +95,15 @@ def parse(text: str, parameter: str) -> dict[str, str]:
     for key, value in document:
         name = key.upper()
         if not _NAME.fullmatch(key):
-            raise InvalidValueError(f"parameter {parameter}: {key!r} is not a property name")
+            raise InvalidValueError(
+                f"parameter {parameter}: {key!r} is not a property name",
+                remedy="use letters, digits and underscores",
+            )
         if name in found:
-            raise InvalidValueError(f"parameter {parameter}: property {name} is given twice")
+            raise InvalidValueError(
+                f"parameter {parameter}: property {name} is given twice",
+                remedy="give it once: names are without regard to case",
+            )
         found[name] = _text(value, name, parameter)
     return found
 

@@ -44,12 +44,13 @@ HISTORICAL = frozenset(
 """Tasks that images may exclude whether or not this installation has them."""
 
 UNSERVED = {
-    "SWAP": "swap partitions",
-    "CUSTOM_TASK": "custom tasks",
-    "CLOUD_INIT": "leaving the work to cloud-init",
-    "ALLOW_MOUNTED_TASK_OVERWRITING": "tasks that come with the image",
+    "SWAP": ("a swap partition", "AddSwap"),
+    "CUSTOM_TASK": ("a custom task", "RunCustomTask"),
+    "CLOUD_INIT": ("leaving the work to cloud-init", ""),
+    "ALLOW_MOUNTED_TASK_OVERWRITING": ("tasks that come with the image", ""),
 }
-"""Properties that are understood, and what they ask for is not there yet."""
+"""Properties that are understood, what they ask for, which is not there yet, and the task that
+would do it: an image that excludes it asks for nothing."""
 
 ACCEPTED = frozenset(
     [
@@ -260,8 +261,12 @@ def _refuse_unserved(properties: Properties, name: str) -> None:
     from snf_core.errors import UnsupportedError
 
     value = properties.get(name)
-    if value and value.lower() not in {"no", "false", "off", "0", "unset"}:
+    wish, task = UNSERVED[name]
+    excluded = properties.flag("EXCLUDE_ALL_TASKS") or (
+        task and properties.flag(EXCLUDE_TASK + task.upper())
+    )
+    if value and not excluded and value.lower() not in {"no", "false", "off", "0", "unset"}:
         raise UnsupportedError(
-            f"property {name}: {UNSERVED[name]} is not served by this version",
-            remedy="remove the property",
+            f"property {name}: {wish} is not served by this version",
+            remedy="remove the property" + (f", or set {EXCLUDE_TASK}{task}" if task else ""),
         )

@@ -5,8 +5,7 @@ holds the libguestfs handle and so parses whatever a possibly conquered applianc
 open no disk: descriptors that the parent opened reach QEMU over a Unix socket. The appliance
 starts at once, beside the copy; the guest is touched only after ``Worker.finish``.
 
-Towards the parent the child sends one JSON object per line: events, then a result. The parent
-believes neither: lines, their number and their fields are bounded and checked.
+What it tells the parent while it works is read by ``snf_core.image.messages``.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from snf_core import errors
-from snf_core.errors import ApplianceError, DeadlineError, SnfError
+from snf_core.errors import ApplianceError, SnfError
 from snf_core.image import guest as guest_module
-from snf_core.report import Event, Reporter, StreamSink
+from snf_core.image import messages
+from snf_core.report import Reporter, StreamSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,10 +37,6 @@ if TYPE_CHECKING:
     from snf_core.appliance import Appliance, Launcher
     from snf_core.image.guest import Guest
 
-LINE_LIMIT = 64 << 10
-"""Bytes of one line from the child."""
-EVENTS_LIMIT = 10_000
-"""Events of one deployment."""
 _LAST_BREATH = 60.0
 """Seconds that what was killed may take to be gone, as when it waits for a disk."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -49,18 +44,6 @@ _PRCTL = ctypes.CDLL(None).prctl
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
-_OLDEST = 86400.0
-"""Seconds: no deployment takes longer."""
-_FIELDS = {
-    ("image-info", ""): "messages",
-    ("image-helper", "warning"): "messages",
-    ("image-helper", "error"): "messages",
-    ("image-helper", "task-start"): "task",
-    ("image-helper", "task-end"): "task",
-    ("phase-start", ""): "phase",
-    ("phase-end", ""): "phase",
-}
-"""What the child may report, by type and subtype, and the field that says it."""
 
 
 @dataclass(frozen=True)
@@ -135,14 +118,13 @@ class Worker:
         Raises what the child raised, DeadlineError, or ApplianceError if the child died or sent
         what it should not.
         """
-        deadline = time.monotonic() + self._confinement.timeout
         with contextlib.suppress(OSError):  # a dead child is noticed when reading
             self._channel.sendall(b"g")
-        for event in self._messages(deadline):
-            if event.get("type") == "result":
-                self._conclude(event)
+        for message in messages.received(self._channel, self._confinement.timeout):
+            if message.get("type") == "result":
+                messages.conclude(message)
                 return
-            reporter.forward(_checked(event))
+            reporter.forward(messages.event(message))
         raise ApplianceError(
             "the process that customizes the guest died",
             remedy="look for killed processes in the node's kernel log, then deploy again",
@@ -162,47 +144,6 @@ class Worker:
             self._bury()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
-
-    def _messages(self, deadline: float) -> Iterator[Event]:
-        pending = b""
-        for _ in range(EVENTS_LIMIT):
-            while b"\n" not in pending:
-                left = deadline - time.monotonic()
-                if left <= 0 or not select.select([self._channel], [], [], left)[0]:
-                    raise DeadlineError(
-                        "the guest's customization did not end within "
-                        f"{self._confinement.timeout:g} s",
-                        remedy="raise [appliance] timeout if this node is slow",
-                    )
-                chunk = self._receive()
-                if not chunk:
-                    return
-                pending += chunk
-                if len(pending) > 2 * LINE_LIMIT:
-                    raise _misbehaviour("sent an endless line")
-            line, pending = pending.split(b"\n", 1)
-            try:
-                event = json.loads(line) if len(line) <= LINE_LIMIT else None
-            except (ValueError, RecursionError):
-                event = None
-            if not isinstance(event, dict):
-                raise _misbehaviour("sent a line that is no message")
-            yield event
-        raise _misbehaviour(f"sent more than {EVENTS_LIMIT} messages")
-
-    def _receive(self) -> bytes:
-        try:
-            return self._channel.recv(LINE_LIMIT)
-        except ConnectionError:
-            return b""
-
-    def _conclude(self, result: Event) -> None:
-        if result.get("error") is None:
-            return
-        kind = getattr(errors, str(result["error"]), ApplianceError)
-        if not (isinstance(kind, type) and issubclass(kind, SnfError)):
-            kind = ApplianceError
-        raise kind(str(result.get("message", "")), remedy=str(result.get("remedy", "")))
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -394,27 +335,3 @@ def _furnish(directory: Path, launcher: Launcher, identity: _Identity, disks: in
         placeholder.touch(mode=0o644)
         placeholder.chmod(0o644)
     return placeholders
-
-
-def _checked(event: Event) -> Event:
-    """An event from the child, reduced to what an event may hold. Raises ApplianceError."""
-    kind, subtype = str(event.get("type", "")), str(event.get("subtype", ""))
-    field = _FIELDS.get((kind, subtype))
-    value = event.get(field or "")
-    if field is None or not isinstance(value, list if field == "messages" else str):
-        raise _misbehaviour("sent an unknown message")
-    # What the child did while nobody listened bears its own time, unless that is nonsense.
-    now, stated = time.time(), event.get("timestamp")
-    plausible = isinstance(stated, float) and now - _OLDEST < stated <= now
-    checked: Event = {"type": kind, "timestamp": stated if plausible else now}
-    if subtype:
-        checked["subtype"] = subtype
-    limited = [str(item) for item in value[:20]] if isinstance(value, list) else value[:100]
-    return {**checked, field: limited}
-
-
-def _misbehaviour(what: str) -> ApplianceError:
-    return ApplianceError(
-        f"the process that customizes the guest {what}",
-        remedy="do not trust this image: it may have taken over the appliance",
-    )

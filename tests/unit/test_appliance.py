@@ -1,0 +1,68 @@
+"""Where the fixed appliance is, and whether it is still the right one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from snf_core import appliance
+from snf_core.config import Config
+from snf_core.errors import ApplianceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILES = ("kernel", "initrd", "root")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A node without an appliance."""
+    file = tmp_path / "snf.conf"
+    file.write_text(f"[directories]\nstate = {tmp_path}/state\nruntime = {tmp_path}/run\n")
+    return Config([file])
+
+
+@pytest.fixture
+def made(config: Config) -> Path:
+    """One as it is built: behind a symbolic link."""
+    current = appliance.directory(config)
+    target = current.with_name("appliance.1234")
+    target.mkdir(parents=True)
+    for name in FILES:
+        (target / name).write_text(name)
+    current.symlink_to(target.name)
+    return target
+
+
+def test_located_and_kept_while_another_is_built(config: Config, made: Path) -> None:
+    found = appliance.locate(config)
+    assert found.directory == made
+    assert [found.kernel.name, found.initrd.name, found.root.name] == list(FILES)
+    assert found.boot_cache.is_dir()
+    assert found.boot_cache.stat().st_mode & 0o777 == 0o711
+    appliance.directory(config).unlink()
+    assert found.root.read_text() == "root"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_incomplete_one_is_none(config: Config, made: Path, name: str) -> None:
+    (made / name).unlink()
+    with pytest.raises(ApplianceError, match=f"there is no fixed appliance.*{name} is") as caught:
+        appliance.locate(config)
+    assert caught.value.remedy == 'run "snf appliance build"'
+
+
+def test_none_at_all(config: Config) -> None:
+    with pytest.raises(ApplianceError, match="there is no fixed appliance"):
+        appliance.locate(config)
+
+
+@pytest.mark.parametrize("manifest", [None, "", "{", "{}", '{"recipe": []}', "[]", "null"])
+def test_one_that_does_not_say_what_it_was_made_from_is_out_of_date(
+    config: Config, made: Path, manifest: str | None
+) -> None:
+    if manifest is not None:
+        (made / "manifest.json").write_text(manifest)
+    assert appliance.is_current(appliance.locate(config)) is False
