@@ -207,12 +207,23 @@ class Site:
         """Run a command in the mount namespace of the scripts."""
         subprocess.run([*self._enter(), *command], check=True, timeout=PATIENCE)
 
+    def await_orphans(self) -> None:
+        """Wait until the processes whose parents were killed are gone too."""
+        deadline = time.monotonic() + PATIENCE
+        while orphans := _adopted({self.keeper}):
+            assert time.monotonic() < deadline, orphans
+            time.sleep(0.02)
+
     def remains(self) -> list[str]:
         """What deployments left behind: directories, files, mounts, processes, loop devices."""
         left = node.leftovers(self.node)
         for name, place in _PLACES.items():
             written = Path(f"/proc/{self.keeper}/root{_OVERLAYS}/{name}/upper")
-            left += [f"{place}/{path.relative_to(written)}" for path in written.rglob("*")]
+            for path in written.rglob("*"):
+                shown = Path(place) / path.relative_to(written)
+                # Directories that were there before, and what Python keeps of an installation.
+                if not shown.is_dir() and "__pycache__" not in shown.parts:
+                    left.append(str(shown))
         left += [f"adopted process {words}" for words in _adopted({self.keeper})]
         left += [f"mount {mount}" for mount in _mounts(self.keeper) - self.mounts]
         left += [str(path) for path in self.node.definition.rglob("core*")]
@@ -229,7 +240,8 @@ def site(images: Path, settings: Mapping[str, Mapping[str, str]] | None = None) 
     directory = Path(tempfile.mkdtemp(prefix="site-", dir=cache_directory()))
     # Short, for the sockets' names, and open to the appliance's user.
     runtime = Path(tempfile.mkdtemp(prefix="snf-test-", dir="/run"))
-    runtime.chmod(0o711)
+    for passed in (directory, runtime):
+        passed.chmod(0o711)
     _adopt_orphans(yes=True)
     try:
         disks = directory / "disks"
@@ -331,14 +343,13 @@ def _adopt_orphans(*, yes: bool) -> None:
 
 
 def _adopted(known: set[int]) -> list[str]:
-    """Children of this process that it did not start; those that have ended are buried."""
+    """Processes whose parents ended before them; those that have ended too are buried."""
     found = []
     for entry in Path("/proc/self/task").glob("*/children"):
-        for pid in map(int, entry.read_text().split()):
-            if pid in known:
-                continue
-            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is None:
-                found.append(f"{pid}: {Path(f'/proc/{pid}/cmdline').read_bytes()!r}")
+        for pid in set(map(int, entry.read_text().split())) - known:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
+            found.append(f"{pid} ({'ended' if ended else 'alive'}): {words!r}")
     return found
 
 
