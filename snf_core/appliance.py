@@ -100,7 +100,9 @@ def build(config: Config) -> Appliance:
     """
     make_user(config.appliance.user)
     current = directory(config)
-    current.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    if not current.parent.is_dir():
+        current.parent.mkdir(parents=True, exist_ok=True)
+        current.parent.chmod(0o755)  # whatever the umask: the appliance's user reads there
     target = current.with_name(f"{current.name}.{secrets.token_hex(4)}")
     source = recipe()
     if source is None:

@@ -142,12 +142,12 @@ def _plugins(arguments: argparse.Namespace, _config: Config) -> int:
 
 
 def _config(arguments: argparse.Namespace, config: Config) -> int:
-    from snf_core import config as configuration
+    from snf_core import schema
 
     if arguments.what == "sample":
-        sys.stdout.write(configuration.sample())
+        sys.stdout.write(schema.sample())
         return 0
-    sentences = list(configuration.check(config))
+    sentences = list(schema.check(config))
     for sentence in sentences:
         print(sentence, file=sys.stderr)
     return 1 if sentences else 0

@@ -43,6 +43,16 @@ class Plugin(ABC):  # noqa: B024  # abstract through those who add what they are
         self.conf = conf
 
 
+class Finding(NamedTuple):
+    """One thing that ``snf doctor`` has looked at."""
+
+    well: bool
+    statement: str
+    remedy: str = ""
+    fatal: bool = True
+    """Whether something fails because of it; otherwise it is slower, or lacks something."""
+
+
 class Hypervisor(Plugin):
     """A hypervisor: where NIC events come from and how an appliance is started (snf.hypervisor)."""
 
@@ -71,8 +81,8 @@ class Hypervisor(Plugin):
         Raises ApplianceError with a remedy where it cannot be started here.
         """
 
-    def check(self, appliance: Appliance | None) -> Iterator[tuple[bool, str, str]]:
-        """What ``snf doctor`` says of this hypervisor: (well, statement, remedy), each.
+    def check(self, appliance: Appliance | None) -> Iterator[Finding]:
+        """What ``snf doctor`` says of this hypervisor on this node.
 
         ``appliance`` is None where this node has none yet.
         """

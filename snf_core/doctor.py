@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 import sys
-from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snf_core import appliance, config, extension
+from snf_core import appliance, extension, schema
+from snf_core.contract import Finding
 from snf_core.errors import SnfError
 from snf_core.run import run
 
@@ -29,20 +29,9 @@ _FILESYSTEMS = ("xfs",)
 """Kinds of file systems that Debian's libguestfs has in packages of their own."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    well: bool
-    statement: str
-    remedy: str = ""
-    fatal: bool = True
-    """Whether deployments fail because of it; otherwise they are slower, or lack something."""
-
-
 def examine(settings: Config) -> Iterator[Finding]:
     """Look at everything a deployment and a NIC need."""
-    for sentence in config.check(settings):
+    for sentence in schema.check(settings):
         yield Finding(False, f"configuration: {sentence}", "correct it")
     yield from _installation(settings)
     found, findings = _appliance(settings)
@@ -113,23 +102,24 @@ def _appliance(settings: Config) -> tuple[Appliance | None, list[Finding]]:
     )
     user = settings.appliance.user
     try:
-        pwd.getpwnam(user)
-        findings += _readable(found, user)
+        entry = pwd.getpwnam(user)
     except KeyError:
-        findings.append(Finding(False, f"there is no user {user}", rebuild))
+        return found, [*findings, Finding(False, f"there is no user {user}", rebuild)]
+    if entry.pw_uid == 0:
+        remedy = "set [appliance] user to an unprivileged user"
+        findings.append(Finding(False, f"the appliance must not run as {user}", remedy))
+    findings += _readable(found, entry)
     return found, findings
 
 
-def _readable(found: Appliance, user: str) -> Iterator[Finding]:
+def _readable(found: Appliance, entry: pwd.struct_passwd) -> Iterator[Finding]:
+    user, group = f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}"
     for file in (found.kernel, found.initrd, found.root):
-        done = run(
-            ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "test", "-r", file],
-            check=False,
-        )
+        done = run(["setpriv", user, group, "--clear-groups", "test", "-r", file], check=False)
         if done.returncode != 0:
             yield Finding(
                 False,
-                f"user {user} cannot read {file}",
+                f"user {entry.pw_name} cannot read {file}",
                 f"let everybody read {file} and enter the directories above it",
             )
 
@@ -140,5 +130,5 @@ def _hypervisors(settings: Config, found: Appliance | None) -> Iterator[Finding]
             hypervisor = extension.make(extension.HYPERVISOR, name, settings)
         except SnfError:
             continue  # said already, with the plugins
-        for well, statement, remedy in hypervisor.check(found):
-            yield Finding(well, f"{name}: {statement}", remedy, fatal=False)
+        for finding in hypervisor.check(found):
+            yield finding._replace(statement=f"{name}: {finding.statement}")

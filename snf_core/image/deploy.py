@@ -7,14 +7,21 @@ and success is reported when all of it is durable and not before.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
+import stat
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from snf_core import appliance, extension
 from snf_core.contract import Stage
-from snf_core.errors import GuestError, InterruptedDeploymentError, InvalidValueError
+from snf_core.errors import (
+    DiskError,
+    GuestError,
+    InterruptedDeploymentError,
+    InvalidValueError,
+)
 from snf_core.image import copy, nics, password, selection, tasks, worker, workspace
 from snf_core.image.customization import Customization
 
@@ -30,6 +37,8 @@ if TYPE_CHECKING:
     from snf_core.report import Reporter
 
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
+_ROOM = 1 << 20
+"""Bytes of free storage below which a guest's writes may have failed for lack of it."""
 _PARTITION = re.compile(r"[1-9][0-9]{0,2}")
 
 
@@ -68,7 +77,8 @@ def deploy(
         _copy(image, disk, config, reporter)
         if guest:
             reporter.info("Starting guest customization...")
-            guest.finish(reporter)
+            with _full_storage_named(disk):
+                guest.finish(reporter)
             stack.close()
         with reporter.phase("flush"):
             disk.flush()
@@ -216,6 +226,22 @@ def _copy(image: ImageReader, disk: DiskWriter, config: Config, reporter: Report
         with reporter.phase("verify"):
             copy.verify(image, disk, reporter.copied)
     reporter.info("Image copy finished.")
+
+
+@contextlib.contextmanager
+def _full_storage_named(disk: DiskWriter) -> Iterator[None]:
+    """Say so where the storage below a sparse file is full: a guest sees but a broken disk."""
+    try:
+        yield
+    except GuestError as error:
+        storage = os.fstatvfs(disk.descriptor)
+        regular = stat.S_ISREG(os.fstat(disk.descriptor).st_mode)
+        if regular and storage.f_bavail * storage.f_frsize < _ROOM:
+            raise DiskError(
+                f"the storage that holds disk {disk.path} is full: {error.message}",
+                remedy="make room on it",
+            ) from error
+        raise
 
 
 def _password_hash(parameters: Parameters) -> str:

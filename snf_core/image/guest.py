@@ -67,6 +67,8 @@ def start(
     handle.set_smp(1)
     handle.set_network(False)
     handle.set_autosync(True)
+    # libguestfs's own watchdog would outlive us by seconds; QEMU dies with this process anyway.
+    handle.set_recovery_proc(False)
     handle.set_identifier("snf")
     for disk in disks:
         handle.add_drive_opts(str(disk), format="raw", readonly=False)

@@ -212,6 +212,7 @@ def run(chosen: Plan, guest: Guest, request: Customization, reporter: Reporter) 
             except SnfError as error:
                 reporter.task_error(error.message)
                 error.message = f"{step.name}: {error.message}"
+                error.remedy = error.remedy or _way_out(step)
                 raise
             except Exception as error:  # a task, maybe a third party's, may raise anything
                 text = f"{type(error).__name__}: {error}"
@@ -219,6 +220,11 @@ def run(chosen: Plan, guest: Guest, request: Customization, reporter: Reporter) 
                 raise TaskError(
                     f"{step.name}: {text}", remedy="report this to the task's authors"
                 ) from error
+
+
+def _way_out(step: Step) -> str:
+    excluding = f", or set property {EXCLUDE_TASK}{step.name.upper()}"
+    return "repair the image" + (excluding if step.task.excludable else "")
 
 
 def _exclusion(step: Step, properties: Properties) -> str:

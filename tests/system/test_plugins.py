@@ -226,7 +226,7 @@ def test_what_was_installed_just_now_is_found(scratch: Path, wheels: dict[str, P
 
 def test_the_sample_holds_installed_plugins_options(everything: Environment) -> None:
     sample = everything.ask(
-        "import json; from snf_core import config; print(json.dumps(config.sample()))"
+        "import json; from snf_core import schema; print(json.dumps(schema.sample()))"
     )
     for group in ("[hypervisor.acme]", "[network.setup.acme-external]", "[image.source.local]"):
         assert group in sample

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from oslo_config import cfg
 
-from snf_core import config
+from snf_core import config, schema
 from snf_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def test_defaults_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     conf = config.load()
     assert conf.directories.state == "/var/lib/snf"
     assert conf.network.setups == ["bridged"]
-    assert list(config.check(conf)) == []
+    assert list(schema.check(conf)) == []
 
 
 def test_later_files_win(write: Write) -> None:
@@ -107,7 +107,7 @@ def test_a_bad_option_names_file_group_and_option(
     for word in [str(file), "group [appliance]", *words]:
         assert word in str(caught.value)
     assert caught.value.remedy
-    assert list(config.check(conf)) == [str(caught.value)]
+    assert list(schema.check(conf)) == [str(caught.value)]
 
 
 def test_a_wrong_choice(write: Write) -> None:
@@ -129,7 +129,7 @@ def test_an_unknown_group_of_the_core_is_refused_at_once(write: Write, group: st
 
 def test_an_unknown_group_of_a_plugin_is_found_by_check(write: Write) -> None:
     file = write("[hypervisor.qvm]\nmemory = 1\n")
-    (problem,) = config.check(config.load(file))
+    (problem,) = schema.check(config.load(file))
     assert str(file) in problem
     assert "[hypervisor.qvm]" in problem
     assert "no plugin of that name is installed" in problem
@@ -137,21 +137,21 @@ def test_an_unknown_group_of_a_plugin_is_found_by_check(write: Write) -> None:
 
 def test_an_option_of_a_built_in_plugin(write: Write) -> None:
     file = write("[image.source.local]\ndiretcory = /x\n")
-    (problem,) = config.check(config.load(file))
+    (problem,) = schema.check(config.load(file))
     for word in (str(file), "[image.source.local]", "'diretcory'"):
         assert word in problem
 
 
 def test_a_missing_setup_names_file_group_and_option(write: Write) -> None:
     file = write("[network]\nsetups = bridged, brigded\n")
-    (problem,) = config.check(config.load(file))
+    (problem,) = schema.check(config.load(file))
     for word in (str(file), "'setups'", "[network]", "'brigded'", "bridged"):
         assert word in problem
 
 
 def test_every_problem_is_said_once(write: Write) -> None:
     file = write("[network]\nsetup = x\n[appliance]\nmemory = 1\n[image]\nverify = perhaps\n")
-    problems = list(config.check(config.load(file)))
+    problems = list(schema.check(config.load(file)))
     assert len(problems) == 3
     for group, problem in zip(("[image]", "[appliance]", "[network]"), problems, strict=True):
         assert group in problem

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from snf_core import config, extension
+from snf_core import config, extension, schema
 from snf_core.options import GROUPS
 
 SAMPLE = Path(__file__).parents[2] / "etc/snf.conf.sample"
@@ -17,7 +17,7 @@ REMEDY = 'say "make sample" (with the five distributions installed, and no other
 @pytest.fixture(scope="module")
 def sample() -> str:
     """The sample as it should be."""
-    return config.sample()
+    return schema.sample()
 
 
 def test_the_sample_is_current(sample: str) -> None:
@@ -25,7 +25,7 @@ def test_the_sample_is_current(sample: str) -> None:
 
 
 def test_it_is_the_same_every_time(sample: str) -> None:
-    assert config.sample() == sample
+    assert schema.sample() == sample
 
 
 def test_every_option_is_there(sample: str) -> None:
@@ -51,7 +51,7 @@ def test_nothing_of_this_machine_is_in_it(sample: str) -> None:
 def test_it_is_a_valid_configuration(sample: str, tmp_path: Path) -> None:
     file = tmp_path / "snf.conf"
     file.write_text(sample)
-    assert list(config.check(config.load(file))) == []
+    assert list(schema.check(config.load(file))) == []
 
 
 def test_its_defaults_are_valid_values(sample: str, tmp_path: Path) -> None:
@@ -67,5 +67,5 @@ def test_its_defaults_are_valid_values(sample: str, tmp_path: Path) -> None:
     file.write_text("\n".join(lines))
     explicit = config.load(file)
     assert explicit.groups() >= GROUPS.keys() - {"parameters"}  # which have no defaults
-    assert list(config.check(explicit)) == []
+    assert list(schema.check(explicit)) == []
     assert dict(explicit.network) == dict(config.Config([]).network)

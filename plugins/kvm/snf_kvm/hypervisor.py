@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from oslo_config import cfg
 
 from snf_core.appliance import Launcher
-from snf_core.contract import Hypervisor
+from snf_core.contract import Finding, Hypervisor
 from snf_core.errors import ApplianceError
 
 if TYPE_CHECKING:
@@ -93,19 +93,21 @@ class Kvm(Hypervisor):
             groups=() if accelerator.emulated else _kvm_groups(),
         )
 
-    def check(self, appliance: Appliance | None) -> Iterator[tuple[bool, str, str]]:
+    def check(self, appliance: Appliance | None) -> Iterator[Finding]:
         """QEMU, and what executes the appliance."""
         qemu = Path(self.conf.qemu)
         well = os.access(qemu, os.X_OK)
-        yield well, f"{qemu} {'is there' if well else 'is missing'}", "install qemu-system-x86"
+        statement = f"{qemu} {'is there' if well else 'is missing'}"
+        yield Finding(well, statement, "install qemu-system-x86")
         if not well or appliance is None:
             return
         accelerator = self._accelerator(appliance)
         remedy = "enable virtualization in the firmware or for this nested machine"
         if accelerator.emulated:
-            yield False, f"the appliance is emulated, which is slow: {accelerator.reason}", remedy
+            slow = f"the appliance is emulated, which is slow: {accelerator.reason}"
+            yield Finding(False, slow, remedy, fatal=False)
         else:
-            yield True, "the appliance runs with KVM", ""
+            yield Finding(True, "the appliance runs with KVM")
 
     def _accelerator(self, appliance: Appliance) -> Accelerator:
         from snf_kvm import accelerator

@@ -57,8 +57,9 @@ def rewrite(argv: list[str], disks: dict[str, int]) -> list[str]:
         descriptor = disks[path]
         driver = "host_device" if stat.S_ISBLK(os.fstat(descriptor).st_mode) else "file"
         # The descriptor is open for writing; QEMU's default is to begin with a read-only one.
-        opened = f"auto-read-only=off,file.driver={driver},file.filename=/dev/fdset/{descriptor}"
-        words.append(opened + comma + rest)
+        # Where storage is full, QEMU's default is to stop the machine until somebody makes room.
+        options = f"auto-read-only=off,werror=report,file.driver={driver}"
+        words.append(f"{options},file.filename=/dev/fdset/{descriptor}{comma}{rest}")
     if missing:
         raise ValueError(f"no argument of QEMU's names {', '.join(sorted(missing))}")
     for descriptor in disks.values():

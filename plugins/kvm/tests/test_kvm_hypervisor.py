@@ -145,17 +145,18 @@ def test_without_qemu(node: Appliance) -> None:
     with pytest.raises(ApplianceError, match="qemu cannot be run") as caught:
         kvm(node).launcher(node, 256)
     assert "install qemu-system-x86" in caught.value.remedy
-    assert [well for well, _, _ in kvm(node).check(node)] == [False]
+    assert [finding.well for finding in kvm(node).check(node)] == [False]
 
 
 def test_what_the_doctor_says(node: Appliance) -> None:
-    assert [well for well, _, _ in kvm(node).check(None)] == [True]
+    assert [finding.well for finding in kvm(node).check(None)] == [True]
     found = list(kvm(node).check(node))
-    assert [well for well, _, _ in found] == [True, False]
-    assert "the appliance is emulated, which is slow: " in found[1][1]
-    assert found[1][2]
+    assert [finding.well for finding in found] == [True, False]
+    assert "the appliance is emulated, which is slow: " in found[1].statement
+    assert found[1].remedy
+    assert not found[1].fatal
     pretend(node)
-    assert [well for well, _, _ in kvm(node).check(node)] == [True, True]
+    assert [finding.well for finding in kvm(node).check(node)] == [True, True]
 
 
 @pytest.mark.parametrize(

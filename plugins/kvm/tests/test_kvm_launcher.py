@@ -36,7 +36,7 @@ def test_placeholders_become_descriptors_and_nothing_else_changes(descriptor: in
     ]  # fmt: skip
     found = launcher.rewrite(argv, {DISK: descriptor})
     drive = (
-        f"auto-read-only=off,file.driver=file,file.filename=/dev/fdset/{descriptor},"
+        f"auto-read-only=off,werror=report,file.driver=file,file.filename=/dev/fdset/{descriptor},"
         "cache=writeback,format=raw,id=hd0,if=none"
     )
     assert found[: len(argv)] == [*argv[:8], drive, *argv[9:]]
@@ -58,7 +58,7 @@ def test_several_disks(descriptor: int) -> None:
     finally:
         os.close(disks[DISK + "0"])
     assert [word for word in found if "fdset" in word] == [
-        f"auto-read-only=off,file.driver=file,file.filename=/dev/fdset/{number},if=none"
+        f"auto-read-only=off,werror=report,file.driver=file,file.filename=/dev/fdset/{number},if=none"
         for number in disks.values()
     ]
     assert found.count("-add-fd") == 2

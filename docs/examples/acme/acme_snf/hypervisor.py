@@ -10,7 +10,7 @@ from oslo_config import cfg
 
 from snf_core import model
 from snf_core.appliance import Appliance, Launcher
-from snf_core.contract import Hypervisor
+from snf_core.contract import Finding, Hypervisor
 from snf_core.errors import ApplianceError, InvalidValueError
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class Acme(Hypervisor):
         program = program.replace("/usr/bin/qemu-system-x86_64", self.conf.qemu)
         return Launcher(program, emulated=True, memory=memory, settings=("force_tcg",))
 
-    def check(self, appliance: Appliance | None) -> Iterator[tuple[bool, str, str]]:
+    def check(self, appliance: Appliance | None) -> Iterator[Finding]:
         """Whether there is a QEMU."""
         well = os.access(self.conf.qemu, os.X_OK)
-        yield well, f"QEMU is {'' if well else 'not '}at {self.conf.qemu}", "install QEMU"
+        statement = f"QEMU is {'' if well else 'not '}at {self.conf.qemu}"
+        yield Finding(well, statement, "install QEMU")

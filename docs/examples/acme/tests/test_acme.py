@@ -144,7 +144,7 @@ def test_launcher(config: Config, tmp_path: Path) -> None:
         output,
     )
     assert output.endswith("the disk's bytes")
-    assert [row[0] for row in acme.check(None)] == [True]
+    assert [finding.well for finding in acme.check(None)] == [True]
 
 
 def test_network_setup(config: Config) -> None:
