@@ -184,6 +184,10 @@ def _script(arguments: argparse.Namespace, config: Config) -> int:
     from snf_core.ganeti import scripts
 
     if arguments.script == "create":
+        hashed = scripts.with_hashed_password(os.environ, config)
+        if hashed is not None:
+            # Begin anew, so that no memory that is later forked holds the password itself.
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], hashed)
         scripts.create(
             os.environ,
             config,

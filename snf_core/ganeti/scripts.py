@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from snf_core import extension, report
 from snf_core.errors import InvalidValueError, SnfError
 from snf_core.ganeti import environment
-from snf_core.image import deploy, parameters, selection, stream, tasks
+from snf_core.image import deploy, parameters, password, selection, stream, tasks
 from snf_core.image.deploy import Deployment
 from snf_core.report import ReportSink, Sink, StreamSink
 from snf_core.run import PIPE, started
@@ -46,6 +46,22 @@ def create(
         wanted = Deployment(request.instance, request.disks[0], request.nics, checked)
         hypervisor = extension.make(extension.HYPERVISOR, request.instance.hypervisor, config)
         deploy.deploy(wanted, hypervisor, config, reporter)
+
+
+def with_hashed_password(environ: Mapping[str, str], config: Config) -> dict[str, str] | None:
+    """The environment with the password's hash in the password's place.
+
+    None where it holds no password, or not everything is as it should be: ``create`` says so.
+    """
+    if "OSP_IMG_PASSWD" not in environ:
+        return None
+    try:
+        checked = parameters.check(parameters.collect(config, environ))
+        made = password.make_hash(checked.password, checked.properties.get("PASSWD_HASHING_METHOD"))
+    except SnfError:
+        return None
+    others = {name: value for name, value in environ.items() if name != "OSP_IMG_PASSWD"}
+    return others | {"OSP_IMG_PASSWD_HASH": made}
 
 
 def rename(environ: Mapping[str, str], config: Config) -> None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Customization:
     """The wishes of the tenant and the operator for one guest.
 
-    It holds no plaintext secret: the password arrives hashed, so that the appliance never sees
-    it. (The process that talks to the appliance is a fork of the one that hashed it.)
+    It holds no plaintext secret: the password arrives hashed, so that neither the process that
+    talks to the appliance nor the appliance ever sees it.
     """
 
     hostname: str

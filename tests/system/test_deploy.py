@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from tests.system.guests import Images
 
 USER = "snf-appliance"
+_WINDOW = 1 << 20
+"""Bytes of memory read at once."""
 PASSWORD = "correct horse battery staple"
 HASH = "$6$saltsalt$" + "X" * 86
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKnX7QzPp0o3vV2H1cTzJm0B5mYc0cTnJmQd3yJpXn5D someone"
@@ -138,7 +140,7 @@ def _observe(seen: Observed, place: Site, script: int, appliance: int) -> None:
         for line in Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]:
             limit = re.split(r"  +", line)
             seen.limits[f"{name} {limit[0]}"] = limit[2]
-    seen.exposed += _exposed(place.node.runtime, {script})
+    seen.exposed += _exposed(place.node.runtime, {script, worker, appliance})
     seen.writable = [
         str(path)
         for path in [place.node.runtime, *place.node.runtime.rglob("*")]
@@ -147,17 +149,37 @@ def _observe(seen: Observed, place: Site, script: int, appliance: int) -> None:
     seen.disk_opens = _opens(seen.disk)
 
 
-def _exposed(runtime: Path, allowed: set[int]) -> list[str]:
-    """Where the password can be read: arguments, environments, files of deployments."""
+def _exposed(runtime: Path, remembering: set[int]) -> list[str]:
+    """Where the password can be read: arguments, environments, files of deployments, and the
+    memory of ``remembering``.
+    """
     needle = PASSWORD.encode()
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         for name in ("cmdline", "environ"):
             with contextlib.suppress(OSError):
-                if int(entry.name) not in allowed and needle in (entry / name).read_bytes():
+                if needle in (entry / name).read_bytes():
                     found.append(str(entry / name))
+        if int(entry.name) in remembering and _holds(entry, needle):
+            found.append(f"{entry}/mem")
     files = [path for path in runtime.rglob("*") if path.is_file()]
     return found + [str(path) for path in files if needle in path.read_bytes()]
+
+
+def _holds(process: Path, needle: bytes) -> bool:
+    """Whether a process has ``needle`` in memory that it may write to (proc(5): maps, mem)."""
+    with (process / "mem").open("rb", buffering=0) as memory:
+        for line in (process / "maps").read_text().splitlines():
+            span, rights = line.split()[:2]
+            start, end = (int(number, 16) for number in span.split("-"))
+            if not rights.startswith("rw"):
+                continue
+            for position in range(start, end, _WINDOW):
+                memory.seek(position)
+                with contextlib.suppress(OSError):
+                    if needle in memory.read(min(_WINDOW + len(needle), end - position)):
+                        return True
+    return False
 
 
 def _may_write(path: Path, uid: int) -> bool:
