@@ -115,7 +115,7 @@ def test_what_is_configured_wrongly(
 def test_no_qemu(place: Site) -> None:
     with place.configured("hypervisor.kvm", qemu="/nowhere/qemu"):
         found = findings(place.snf("doctor"))
-    assert found["kvm: /nowhere/qemu is missing"] == ("warn", "install qemu-system-x86")
+    assert found["kvm: /nowhere/qemu is missing"] == ("FAIL", "install qemu-system-x86")
 
 
 def test_kvm_is_tried_once_per_boot(place: Site) -> None:
