@@ -14,7 +14,7 @@ UNIT := tests/unit plugins/kvm/tests plugins/os_linux/tests
 # What a node needs, then what only building test images and measuring peers needs.
 PACKAGES := python3-guestfs python3-nftables libguestfs0 libguestfs-xfs supermin \
 	qemu-system-x86 qemu-utils nftables iproute2 linux-image-cloud-amd64
-TEST_PACKAGES := python3-venv mmdebstrap openssh-client gdisk e2fsprogs xfsprogs btrfs-progs \
+TEST_PACKAGES := python3-venv mmdebstrap openssh-client gdisk fdisk e2fsprogs xfsprogs btrfs-progs \
 	util-linux procps
 BENCH_PACKAGES := guestfs-tools
 
