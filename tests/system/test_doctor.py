@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from snf_core.appliance import recipe
 from tests.images.debian import cache_directory
 
 if TYPE_CHECKING:
@@ -155,3 +156,24 @@ def test_building_the_appliance(place: Site) -> None:
     assert not [text for text in doctor if "cannot read" in text]
     assert {path.name for path in state.iterdir()} == {"appliance", *(p.name for p in places)}
     shutil.rmtree(state)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "statement", "remedy"),
+    [
+        ("/boot", "/boot holds 0 readable kernels to build an appliance with", "linux-image"),
+        ("recipe", "the appliance lacks the tools for xfs", "install libguestfs-xfs"),
+    ],
+)
+def test_what_the_node_lacks(place: Site, hidden: str, statement: str, remedy: str) -> None:
+    found = recipe()
+    assert found is not None
+    directory = found if hidden == "recipe" else Path(hidden)
+    place.inside("mount", "-t", "tmpfs", "none", directory)
+    try:
+        outcome = place.snf("doctor")
+    finally:
+        place.inside("umount", directory)
+    mark, said = findings(outcome)[statement]
+    assert mark == "warn"
+    assert remedy in said
