@@ -40,6 +40,18 @@ def check_size(image: ImageReader, disk: DiskWriter) -> None:
         )
 
 
+def blank(disk: DiskWriter) -> None:
+    """Make both ends of the disk, where what is on it is announced, read as zeros; durably.
+
+    ``copy`` begins with it. Whoever attaches the disk to something beside the copy does it before:
+    nothing of an earlier tenant is recognised then. Raises DiskError.
+    """
+    head_end, tail = _ends(disk)
+    disk.zero(0, head_end)
+    disk.zero(tail, disk.size - tail)
+    disk.flush()
+
+
 def copy(
     image: ImageReader, disk: DiskWriter, progress: Progress, *, interval: float = 3.0
 ) -> None:
@@ -55,13 +67,10 @@ def copy(
         return
     check_size(image, disk)
     report = _Pace(progress, image.size, interval)
-    head_end = min(ENDS, disk.size)
-    tail = max(head_end, disk.size - ENDS)
+    head_end, tail = _ends(disk)
     # Read in the image's order, whatever the order of writing: a source may be a stream.
     head = image.read(0, min(head_end, image.size))
-    disk.zero(0, head_end)
-    disk.zero(tail, disk.size - tail)
-    disk.flush()
+    blank(disk)
     for extent in _extents(image, head_end, tail):
         if extent.data:
             for offset, length in _blocks(extent):
@@ -118,6 +127,12 @@ def write_sparse(disk: DiskWriter, offset: int, data: bytes) -> None:
         else:
             disk.write(offset + start, data[start:end])
         start = end
+
+
+def _ends(disk: DiskWriter) -> tuple[int, int]:
+    """Where the beginning ends and where the end begins, in bytes."""
+    head_end = min(ENDS, disk.size)
+    return head_end, max(head_end, disk.size - ENDS)
 
 
 def _zero_at(data: bytes, start: int) -> bool:

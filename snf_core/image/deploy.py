@@ -73,7 +73,7 @@ def deploy(
         copy.check_size(image, disk)
         guest = None
         if prepared:
-            guest = stack.enter_context(_guest(prepared, disk, hypervisor, config))
+            guest = stack.enter_context(_guest(prepared, image, disk, hypervisor, config))
         _copy(image, disk, config, reporter)
         if guest:
             reporter.info("Starting guest customization...")
@@ -167,13 +167,21 @@ def _prepare(deployment: Deployment, config: Config, reporter: Reporter) -> _Pre
 
 @contextlib.contextmanager
 def _guest(
-    prepared: _Prepared, disk: DiskWriter, hypervisor: Hypervisor, config: Config
+    prepared: _Prepared,
+    image: ImageReader,
+    disk: DiskWriter,
+    hypervisor: Hypervisor,
+    config: Config,
 ) -> Iterator[worker.Worker]:
+    """Start the appliance. What an earlier tenant left is blanked first, or it would be seen."""
     settings = config.appliance
     found = appliance.locate(config)
     launcher = hypervisor.launcher(found, settings.memory)
+    identity = worker.identity(settings.user, launcher.groups)
     with workspace.private(config.runtime() / "deployments") as directory:
-        confinement = worker.Confinement(settings.user, directory, settings.timeout, settings.grace)
+        confinement = worker.Confinement(identity, directory, settings.timeout, settings.grace)
+        if image.size:
+            copy.blank(disk)
         with worker.started(
             found, launcher, confinement, [disk.descriptor], _job(prepared)
         ) as started:

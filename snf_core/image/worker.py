@@ -47,10 +47,19 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 
 @dataclass(frozen=True)
+class Identity:
+    """Numbers of an unprivileged user, of its own group and of those it needs beside."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Confinement:
     """As whom the child runs, where, and for how long."""
 
-    user: str
+    identity: Identity
     directory: Path
     """Private to this deployment, made and removed by the parent."""
     timeout: float
@@ -70,10 +79,9 @@ def started(
     """Fork the child, which starts the appliance; end both when the block ends, whatever happens.
 
     ``disks`` are open descriptors; ``job`` is what the child does with the guest once the parent
-    says so. Raises ApplianceError if there is no such user.
+    says so.
     """
-    identity = _identity(confinement.user, launcher.groups)
-    placeholders = _furnish(confinement.directory, launcher, identity, len(disks))
+    placeholders = _furnish(confinement, launcher, len(disks))
     ours, theirs = socket.socketpair()
     _PRCTL(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     # No signal between the fork and the moment at which each side knows what to do with one.
@@ -84,9 +92,8 @@ def started(
         parts = _Child(
             appliance,
             launcher,
-            confinement.directory,
+            confinement,
             dict(zip(map(str, placeholders), disks, strict=True)),
-            identity,
             theirs,
             job,
             parent,
@@ -166,21 +173,13 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class _Identity:
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class _Child:
     """The child's side, from fork to exit."""
 
     appliance: Appliance
     launcher: Launcher
-    directory: Path
+    confinement: Confinement
     disks: dict[str, int]
-    identity: _Identity
     channel: socket.socket
     job: Callable[[Guest, Reporter], None]
     parent: int
@@ -210,19 +209,19 @@ class _Child:
         os.chdir("/")
         os.umask(0o077)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.setgroups(self.identity.groups)
-        os.setresgid(*[self.identity.gid] * 3)
-        os.setresuid(*[self.identity.uid] * 3)
+        os.setgroups(self.confinement.identity.groups)
+        os.setresgid(*[self.confinement.identity.gid] * 3)
+        os.setresuid(*[self.confinement.identity.uid] * 3)
         _PRCTL(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         _die_with(self.parent)
-        scratch = str(self.directory / "scratch")
+        scratch = str(self.confinement.directory / "scratch")
         os.environ.update(
             PATH="/usr/sbin:/usr/bin:/sbin:/bin",
             LC_ALL="C.UTF-8",
             HOME=scratch,
             TMPDIR=scratch,
             XDG_RUNTIME_DIR=scratch,  # where libguestfs puts its sockets (guestfs(3))
-            SNF_DISKS=str(self.directory / "scratch" / "disks"),
+            SNF_DISKS=str(self.confinement.directory / "scratch" / "disks"),
         )
 
     def _close_others(self) -> None:
@@ -242,9 +241,12 @@ class _Child:
                 guest = guest_module.start(
                     self.appliance,
                     self.launcher,
-                    self.directory / "launcher",
-                    self.directory / "scratch",
-                    [self.directory / name for name in map(os.path.basename, self.disks)],
+                    self.confinement.directory / "launcher",
+                    self.confinement.directory / "scratch",
+                    [
+                        self.confinement.directory / name
+                        for name in map(os.path.basename, self.disks)
+                    ],
                 )
         if self.channel.recv(1) != b"g":
             return
@@ -281,7 +283,8 @@ def _served(address: str, disks: dict[str, int]) -> Iterator[None]:
         os.unlink(address)
 
 
-def _identity(user: str, groups: Sequence[str]) -> _Identity:
+def identity(user: str, groups: Sequence[str]) -> Identity:
+    """The numbers of an unprivileged user. Raises ApplianceError for root, and for nobody."""
     try:
         entry = pwd.getpwnam(user)
         members = tuple(grp.getgrnam(group).gr_gid for group in groups)
@@ -296,7 +299,7 @@ def _identity(user: str, groups: Sequence[str]) -> _Identity:
             f"the appliance must not run as {user!r}, which is root",
             remedy="set [appliance] user to an unprivileged user",
         )
-    return _Identity(entry.pw_uid, entry.pw_gid, members)
+    return Identity(entry.pw_uid, entry.pw_gid, members)
 
 
 def _die_with(parent: int) -> None:
@@ -320,16 +323,17 @@ def _lead_group(pid: int) -> None:
         os.setpgid(pid, pid)
 
 
-def _furnish(directory: Path, launcher: Launcher, identity: _Identity, disks: int) -> list[Path]:
-    """Put the launcher, a placeholder per disk and a scratch directory into ``directory``."""
-    os.chown(directory, 0, identity.gid)
+def _furnish(confinement: Confinement, launcher: Launcher, disks: int) -> list[Path]:
+    """Put the launcher, a placeholder per disk and a scratch directory into the private one."""
+    directory, owner = confinement.directory, confinement.identity
+    os.chown(directory, 0, owner.gid)
     directory.chmod(0o710)
     program = directory / "launcher"
     program.write_text(launcher.program)
     program.chmod(0o755)
     scratch = directory / "scratch"
     scratch.mkdir(mode=0o700)
-    os.chown(scratch, identity.uid, identity.gid)
+    os.chown(scratch, owner.uid, owner.gid)
     placeholders = [directory / f"disk{index}" for index in range(disks)]
     for placeholder in placeholders:
         placeholder.touch(mode=0o644)

@@ -128,6 +128,17 @@ def test_the_ends_are_blank_until_everything_else_is_durable(
     assert not touching or not middle or min(touching) > max(middle)
 
 
+@pytest.mark.parametrize("size", [512, MIB, 2 * MIB, 5 * MIB])
+def test_a_blank_disk_announces_nothing_and_keeps_the_rest(size: int) -> None:
+    disk = MemoryDisk(size)
+    copy.blank(disk)
+    end = min(size, MIB)
+    assert disk.content[:end] == bytes(end)
+    assert disk.content[-end:] == bytes(end)
+    assert set(disk.content[MIB:-MIB]) <= {STALE}
+    assert disk.log[-1][0] == "flush"
+
+
 @pytest.mark.parametrize("size", [1, 512, MIB - 1, MIB, MIB + 1, 2 * MIB, 2 * MIB + 512])
 def test_small_disks(size: int) -> None:
     image = MemoryImage([(size, "data")])
