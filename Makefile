@@ -37,6 +37,7 @@ help:  ## what can be made
 	@touch $@
 
 setup: .make/venv  ## install packages, and the project into a virtual environment
+	@:
 
 check: .make/venv  ## style, types and unit tests: seconds, no root
 	$(PYTHON) -m ruff format --check .
