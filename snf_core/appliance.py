@@ -12,7 +12,7 @@ import os
 import pwd
 import secrets
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,13 +60,11 @@ class Launcher:
     program: str
     """The text of the program: a script with a ``#!`` line, put where the appliance's user may
     run it and nobody may change it."""
-    emulated: bool
-    """Whether the appliance's processor is emulated: then one virtual CPU and more patience."""
     memory: int
     """MiB."""
     settings: tuple[str, ...] = ()
     """libguestfs backend settings, for example ``force_tcg``."""
-    groups: tuple[str, ...] = field(default=())
+    groups: tuple[str, ...] = ()
     """Groups the appliance's user needs, for example that of /dev/kvm."""
 
 

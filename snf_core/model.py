@@ -15,7 +15,6 @@ from typing import TypeVar
 from snf_core.errors import InvalidValueError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-AnyNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _MAC_PREFIX = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){2}")

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 class Customization:
     """The wishes of the tenant and the operator for one guest.
 
-    It holds no plaintext secret: the password arrives hashed, so that neither the process that
-    talks to the appliance nor the appliance ever sees it.
+    It holds no plaintext secret: the password arrives hashed, and the appliance never sees it.
     """
 
     hostname: str

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from snf_core import extension
 from snf_core.contract import GuestFamily, Stage, Task
-from snf_core.errors import GuestError, InvalidValueError, PluginError, SnfError, TaskError
+from snf_core.errors import (
+    GuestError,
+    InvalidValueError,
+    PluginError,
+    SnfError,
+    TaskError,
+    UnsupportedError,
+)
 from snf_core.image.properties import ENGINE, EXCLUDE_TASK, INFORMATIVE
 
 if TYPE_CHECKING:
@@ -264,8 +271,6 @@ def _ordered(steps: list[Step]) -> list[Step]:
 
 
 def _refuse_unserved(properties: Properties, name: str) -> None:
-    from snf_core.errors import UnsupportedError
-
     value = properties.get(name)
     wish, task = UNSERVED[name]
     excluded = properties.flag("EXCLUDE_ALL_TASKS") or (

@@ -89,7 +89,7 @@ def appliance(tmp_path_factory: pytest.TempPathFactory) -> Appliance:
 @pytest.fixture(scope="session")
 def launcher() -> Launcher:
     """QEMU as it is, emulating: what a launcher adds is tested with the plugin that has it."""
-    return Launcher(HYPERVISOR, emulated=True, memory=512, settings=("force_tcg",))
+    return Launcher(HYPERVISOR, memory=512, settings=("force_tcg",))
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,6 @@ class Kvm(Hypervisor):
         limit = (memory << 20) + _OVERHEAD
         return Launcher(
             program=_program(qemu, limit),
-            emulated=accelerator.emulated,
             memory=memory,
             settings=("force_tcg",) if accelerator.emulated else ("force_kvm",),
             groups=() if accelerator.emulated else _kvm_groups(),

@@ -53,7 +53,7 @@ class Acme(Hypervisor):
             )
         program = Path(__file__).with_name("launcher.py").read_text()
         program = program.replace("/usr/bin/qemu-system-x86_64", self.conf.qemu)
-        return Launcher(program, emulated=True, memory=memory, settings=("force_tcg",))
+        return Launcher(program, memory, settings=("force_tcg",))
 
     def check(self, appliance: Appliance | None) -> Iterator[Finding]:
         """Whether there is a QEMU."""
