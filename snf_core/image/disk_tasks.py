@@ -27,12 +27,7 @@ class FixPartitionTable(Task):
 
     def run(self, guest: Guest, request: Customization) -> Iterable[str]:
         """Move the backup GPT to the disk's end and grow the last data partition."""
-        growth = layout.grow(guest.table(request.device))
-        if growth.resizes:
-            if growth.move_backup_header:
-                guest.move_backup_header(request.device)
-            for resize in growth.resizes:
-                guest.resize_partition(request.device, resize.number, resize.last_sector)
+        guest.grow_table(request.device, layout.grow(guest.table(request.device)))
         return ()
 
 
@@ -56,17 +51,29 @@ class FilesystemResizeUnmounted(Task):
             if kind not in _GROWN_LATER:
                 yield f"the last partition holds {kind or 'no file system'}, which is not grown"
             return
-        superblock = guest.ext_state(device)
-        state = superblock.get("Filesystem state", "")
-        if state != "clean":
+        superblock = guest.ext_superblock(device)
+        if superblock.state != "clean":
             raise GuestError(
-                f"the {kind} file system on partition {partition.number} is {state!r}, not clean",
+                f"the {kind} file system on partition {partition.number} "
+                f"is {superblock.state!r}, not clean",
                 remedy="shut the template machine down properly before its disk is copied",
             )
-        if "needs_recovery" in superblock.get("Filesystem features", ""):
+        if superblock.needs_recovery:
             yield f"the journal of partition {partition.number} is replayed before it is grown"
-        guest.check_ext(device)
-        guest.grow_ext(device)
+        elif superblock.blocks == partition.size // superblock.block_size:
+            return
+        if partition.size <= superblock.grows_to:
+            guest.grow_ext_mounted(device)
+        else:
+            guest.check_ext(device)
+            guest.grow_ext(device)
+        grown = guest.ext_superblock(device)
+        if not grown.fills(partition.size):
+            raise GuestError(
+                f"the {kind} file system on partition {partition.number} has {grown.size} bytes "
+                f"after it was grown to {partition.size}",
+                remedy="check the image's file system (e2fsck -f), and whether resize2fs grows it",
+            )
 
 
 class UmountImage(Task):

@@ -7,154 +7,179 @@ makes.
 from __future__ import annotations
 
 import contextlib
-import re
-import struct
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from snf_core.errors import ApplianceError, GuestError
-from snf_core.image.layout import Partition, Table
+from snf_core.image import ext, partition_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-_MBR_IDENTIFIER = (4, 440)
-"""Bytes, and where; zeros on a disk with a GPT, where nothing reads them."""
+    from snf_core.image.gpt import Gpt
+    from snf_core.image.layout import Partition, Resize, Table
+    from snf_core.image.mbr import Mbr
 
 
 class Disks:
     """The disks of a running appliance. ``/dev/sda`` is the first.
 
+    ``sizes``: bytes of disks, by device, where they are known; the appliance is asked for others.
     Every method raises GuestError if the operation fails and ApplianceError if the appliance
     died.
     """
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, sizes: Mapping[str, int] | None = None) -> None:
         self._handle = handle
-        self._tables: dict[str, Table] = {}
+        self._sizes = dict(sizes or {})
+        self._tables: dict[str, Gpt | Mbr] = {}
+        self._changed: set[str] = set()
+        """Disks of which the appliance's kernel may know other partitions than there are."""
+        self._kept: tuple[str, str, str] | None = None
+        """Options, device and mount point of what is still mounted since it was grown."""
 
-    def close(self) -> None:
-        """Flush the disks and stop the appliance."""
-        self._call("shutdown")
-        self._handle.close()
+    def flush(self) -> None:
+        """Return once all that was written is on the disks. The appliance may be killed then."""
+        self._call("sync")
 
     # -- disks and partitions ---------------------------------------------------------------
 
     def reread(self, device: str) -> None:
-        """Forget what was cached of a disk and read its partition table anew."""
+        """Forget what is known of a disk, which was changed from outside.
+
+        Its partitions are there when they are next used: reading the table, or growing it first,
+        needs none. Nothing of the disk is cached, since nobody holds it open.
+        """
         self._tables.pop(device, None)
-        self._call("blockdev_flushbufs", device)
-        self._call("blockdev_rereadpt", device)
+        self._changed.add(device)
 
     def table(self, device: str) -> Table:
-        """The partition table of a disk. Raises GuestError where it has none or a damaged one.
-
-        Read once: parted takes seconds under emulation.
-        """
-        if device not in self._tables:
-            self._tables[device] = self._read_table(device)
-        return self._tables[device]
-
-    def _read_table(self, device: str) -> Table:
-        size = int(self._call("blockdev_getsize64", device))
-        sector = int(self._call("blockdev_getss", device))
-        try:
-            label = str(self._call("part_get_parttype", device))
-        except GuestError as error:
-            raise GuestError(
-                f"{device}: the disk has no partition table, or a damaged one: {error.message}",
-                remedy="deploy a whole-disk image with an intact GPT or MBR",
-            ) from error
-        listed = self._call("part_list", device)
-        kinds = self._partition_types(device, label, sector, [e["part_num"] for e in listed])
-        partitions = [
-            Partition(e["part_num"], e["part_start"], e["part_end"], kinds[e["part_num"]])
-            for e in listed
-        ]
-        return Table(label, size, sector, tuple(sorted(partitions, key=lambda p: p.start)))
-
-    def _partition_types(
-        self, device: str, label: str, sector: int, numbers: Sequence[int]
-    ) -> dict[int, str]:
-        """The types of partitions: GUIDs (GPT) or two hexadecimal digits (MBR).
-
-        Read from the table that parted has found to be sound: asking sgdisk or sfdisk for each
-        takes half a second under emulation.
-        """
-        if label == "gpt":
-            # UEFI specification 5.3.2: first entry's block at 72, bytes of an entry at 84.
-            header = self._call("pread_device", device, 92, sector)
-            first, _, length = struct.unpack_from("<QLL", header, 72)
-            offsets = {n: first * sector + (n - 1) * length for n in numbers}
-            return {
-                number: str(uuid.UUID(bytes_le=self._call("pread_device", device, 16, offset)))
-                for number, offset in offsets.items()
-            }
-        if label != "msdos":
-            return dict.fromkeys(numbers, "")
-        record = self._call("pread_device", device, 512, 0)
-        return {
-            n: f"{record[450 + 16 * (n - 1)] if n <= 4 else self._mbr_type(device, n):02x}"
-            for n in numbers
-        }
-
-    def _mbr_type(self, device: str, number: int) -> int:
-        return int(self._call("part_get_mbr_id", device, number))
+        """The partition table of a disk. Raises GuestError where it has none or a damaged one."""
+        return self._table(device).table
 
     def partitions(self, device: str = "/dev/sda") -> tuple[Partition, ...]:
         """The partitions of a disk, in the order in which they lie on it."""
         return self.table(device).partitions
 
-    def move_backup_header(self, device: str) -> None:
-        """Put the backup GPT at the end of a disk that has grown (UEFI specification, 5.3)."""
-        self._call("part_expand_gpt", device)
+    def grow_table(self, device: str, resizes: Sequence[Resize]) -> None:
+        """Let partitions end elsewhere, and a GPT span the disk: its backup goes to the end.
 
-    def resize_partition(self, device: str, number: int, last_sector: int) -> None:
-        """Let a partition end at ``last_sector``; start, type, name and id stay."""
-        # parted gives an MBR a new identifier, on which PARTUUIDs and Windows's loader depend.
-        identifier = self._call("pread_device", device, *_MBR_IDENTIFIER)
-        self._call("part_resize", device, number, last_sector)
-        self._call("pwrite_device", device, identifier, _MBR_IDENTIFIER[1])
-        if device in self._tables:
-            self._tables[device] = self._tables[device].resized(number, last_sector)
+        Starts, types, names, identifiers, flags and the boot code stay.
+        """
+        writes = self._table(device).changes(resizes)
+        for offset, content in writes:
+            written = self._do("pwrite_device", device, content, offset)
+            if written != len(content):
+                raise GuestError(f"{device}: {written} of {len(content)} bytes were written")
+        if writes:
+            del self._tables[device]
+            self._changed.add(device)
+
+    def _table(self, device: str) -> Gpt | Mbr:
+        if device not in self._tables:
+            if device not in self._sizes:
+                self._sizes[device] = int(self._do("blockdev_getsize64", device))
+
+            def read(offset: int, length: int) -> bytes:
+                return bytes(self._do("pread_device", device, length, offset))
+
+            try:
+                self._tables[device] = partition_table.load(read, self._sizes[device])
+            except GuestError as error:
+                raise GuestError(
+                    f"{device}: the disk has no partition table, or a damaged one: {error.message}",
+                    remedy="deploy a whole-disk image with an intact GPT or MBR",
+                ) from error
+        return self._tables[device]
 
     # -- file systems -----------------------------------------------------------------------
 
     def filesystem(self, device: str) -> str:
         """The type of file system on a device as blkid(8) names it; empty where there is none."""
+        content = self._beginning(device, ext.OFFSET + ext.LENGTH)
+        superblock = ext.parse(content[ext.OFFSET :])
+        # What lies before it may be of another kind, which left an old superblock in its place.
+        if superblock and not any(content[: ext.OFFSET]):
+            return superblock.kind
         return str(self._call("vfs_type", device))
+
+    def _beginning(self, device: str, length: int) -> bytes:
+        """The first bytes of a device; those of a partition by way of its disk, if it is known.
+
+        The appliance's kernel need not know the partition yet then.
+        """
+        for disk, known in self._tables.items():
+            for partition in known.table.partitions:
+                if device == f"{disk}{partition.number}" and partition.size >= length:
+                    return bytes(self._do("pread_device", disk, length, partition.start))
+        return bytes(self._call("pread_device", device, length, 0))
 
     def find_filesystem(self, attribute: str, value: str) -> str | None:
         """The device whose file system has that ``UUID`` or ``LABEL``, or whose partition has
         that ``PARTUUID`` or ``PARTLABEL``; None where there is none.
         """
-        keys = {"PARTUUID": "PART_ENTRY_UUID", "PARTLABEL": "PART_ENTRY_NAME"}
-        if attribute not in keys:
+        if attribute not in {"PARTUUID", "PARTLABEL"}:
             with contextlib.suppress(GuestError):
                 return str(self._call(f"findfs_{attribute.lower()}", value))
             return None
-        for device in self._call("list_partitions"):
-            escaped = self._call("blkid", device).get(keys[attribute], "")
-            found = re.sub(r"\\(.)", r"\1", escaped)
-            if found == value or (attribute == "PARTUUID" and found.lower() == value.lower()):
-                return str(device)
+        for device in self._call("list_devices"):
+            with contextlib.suppress(GuestError):  # a disk without partitions
+                for partition in self.partitions(device):
+                    if attribute == "PARTUUID":
+                        found = partition.uuid == value.lower()
+                    else:
+                        found = partition.name == value != ""
+                    if found:
+                        return f"{device}{partition.number}"
         return None
 
-    def ext_state(self, device: str) -> dict[str, str]:
-        """The superblock of an ext2, ext3 or ext4 file system, as tune2fs -l lists it."""
-        return dict(self._call("tune2fs_l", device))
+    def ext_superblock(self, device: str) -> ext.Superblock:
+        """What the superblock of an ext2, ext3 or ext4 file system says."""
+        content = self._call("pread_device", device, ext.LENGTH, ext.OFFSET)
+        superblock = ext.parse(content)
+        if superblock is None:
+            raise GuestError(
+                f"the superblock of the file system on {device} is damaged",
+                remedy="repair the image's file system (e2fsck)",
+            )
+        return superblock
 
     def check_ext(self, device: str) -> None:
         """Replay the journal and repair what is safe to repair (e2fsck -p)."""
         self._call("e2fsck", device, correct=True)
 
     def grow_ext(self, device: str) -> None:
-        """Let an unmounted ext file system fill its partition."""
+        """Let an unmounted and checked ext file system fill its partition."""
         self._call("resize2fs", device)
+
+    def grow_ext_mounted(self, device: str) -> None:
+        """Let Linux grow a clean ext file system, mounted for that; nothing else may be mounted.
+
+        Several times as fast as ``check_ext`` and ``grow_ext``, which read all of it. It stays
+        mounted for whoever mounts it next, just so, and is unmounted for whoever does otherwise.
+        """
+        wanted = ("rw,nodev,nosuid", device, "/")
+        self._call("mount_options", *wanted)
+        self._kept = wanted
+        self._do("resize2fs", device)
+
+    def _mount(self, options: str, device: str, mountpoint: str) -> None:
+        if self._kept == (options, device, mountpoint):
+            self._kept = None
+        else:
+            self._call("mount_options", options, device, mountpoint)
 
     # -- inside -----------------------------------------------------------------------------
 
     def _call(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """Call guestfs, once the appliance's kernel knows the partitions that there are."""
+        if self._kept and name != "pread_device":  # which finds what the kernel has in memory
+            self._kept = None
+            self._do("umount_all")
+        while self._changed:
+            self._do("blockdev_rereadpt", self._changed.pop())
+        return self._do(name, *arguments, **options)
+
+    def _do(self, name: str, *arguments: Any, **options: Any) -> Any:
         try:
             return getattr(self._handle, name)(*arguments, **options)
         except RuntimeError as error:

@@ -1,16 +1,19 @@
 """Partition tables: what is on a disk, and a plan of how to let it fill a larger one.
 
-Pure data and arithmetic, in bytes and sectors; ``snf_core.image.guest`` reads and changes.
+Pure data and arithmetic, in bytes and sectors; ``partition_table`` reads and changes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from snf_core.errors import GuestError
 
+SECTOR = 512
+"""Bytes of a logical sector: those of the appliance's disks are never of another size."""
+
 RESERVED = 2048
-"""Sectors of 512 bytes left free at the disk's end: room for the backup GPT (33) and alignment."""
+"""Sectors left free at the disk's end: room for the backup GPT (33) and alignment."""
 
 EXTENDED = frozenset({"05", "0f", "85"})
 """MBR types of extended partitions."""
@@ -29,6 +32,10 @@ class Partition:
     end: int
     type: str
     """GPT: type GUID in lower case. MBR: type byte as two hexadecimal digits."""
+    uuid: str = ""
+    """PARTUUID, in lower case."""
+    name: str = ""
+    """PARTLABEL; an MBR has none."""
 
     @property
     def size(self) -> int:
@@ -43,15 +50,7 @@ class Table:
     label: str
     """``gpt`` or ``msdos``."""
     size: int
-    sector: int
-    """Bytes of a logical sector."""
     partitions: tuple[Partition, ...]
-
-    def resized(self, number: int, last_sector: int) -> Table:
-        """The same with one partition ending elsewhere."""
-        end = (last_sector + 1) * self.sector - 1
-        changed = (replace(p, end=end) if p.number == number else p for p in self.partitions)
-        return replace(self, partitions=tuple(changed))
 
     def is_extended(self, partition: Partition) -> bool:
         """Whether a partition is the container of the logical ones."""
@@ -70,12 +69,8 @@ class Resize:
     last_sector: int
 
 
-@dataclass(frozen=True)
-class Growth:
-    """What to do to a partition table, in order. Empty where nothing is to be done."""
-
-    move_backup_header: bool
-    resizes: tuple[Resize, ...]
+Write = tuple[int, bytes]
+"""Bytes to write to a disk, and where."""
 
 
 def last_data_partition(table: Table) -> Partition:
@@ -92,32 +87,20 @@ def last_data_partition(table: Table) -> Partition:
     return max(candidates, key=lambda partition: partition.start)
 
 
-def grow(table: Table) -> Growth:
-    """How to let the last data partition (and the extended one around it) fill the disk.
+def grow(table: Table) -> tuple[Resize, ...]:
+    """How to let the last data partition (and the extended one around it) fill the disk, in order.
 
     Never shrinks, and grows over no other partition: an empty extended one may be the last.
-    Raises GuestError for labels other than gpt and msdos, for tables without a partition, and
-    for logical partitions inside none.
+    Raises GuestError for tables without a partition, and for logical partitions inside none.
     """
-    if table.label not in {"gpt", "msdos"}:
-        raise GuestError(
-            f"partition tables of type {table.label!r} cannot be grown",
-            remedy="use an image with a GPT or an MBR",
-        )
     last = last_data_partition(table)
-    following = [p.start // table.sector - 1 for p in table.partitions if p.start > last.end]
+    following = [p.start // SECTOR - 1 for p in table.partitions if p.start > last.end]
     end = min([_last_usable(table), *following])
-    resizes = []
-    if table.is_logical(last):
-        resizes.append((_container(table, last), end))
-    resizes.append((last, end))
-    return Growth(
-        move_backup_header=table.label == "gpt",
-        resizes=tuple(
-            Resize(partition.number, new_end)
-            for partition, new_end in resizes
-            if (new_end + 1) * table.sector > partition.end + 1
-        ),
+    growing = [_container(table, last), last] if table.is_logical(last) else [last]
+    return tuple(
+        Resize(partition.number, end)
+        for partition in growing
+        if (end + 1) * SECTOR > partition.end + 1
     )
 
 
@@ -132,6 +115,5 @@ def _container(table: Table, logical: Partition) -> Partition:
 
 
 def _last_usable(table: Table) -> int:
-    sectors = table.size // table.sector
-    end = sectors - RESERVED * 512 // table.sector - 1
+    end = table.size // SECTOR - RESERVED - 1
     return min(end, _MBR_LIMIT - 1) if table.label == "msdos" else end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -10,7 +11,7 @@ from snf_core.contract import Stage
 from snf_core.errors import GuestError
 from snf_core.image.customization import Customization
 from snf_core.image.disk_tasks import FilesystemResizeUnmounted, FixPartitionTable, UmountImage
-from snf_core.image.layout import Partition, Table
+from snf_core.image.layout import Partition, Resize, Table
 from snf_core.image.properties import Properties
 from tests.fakes.guest import FakeGuest, filesystem
 
@@ -29,7 +30,6 @@ def guest(kind: str = "ext4", label: str = "gpt", end: int = 500 * MIB) -> FakeG
     made.disk = Table(
         label,
         GIB,
-        512,
         (Partition(1, MIB, 9 * MIB - 1, "83"), Partition(2, 9 * MIB, end - 1, "83")),
     )
     return made
@@ -40,52 +40,74 @@ def run(task: type[Task], on: FakeGuest) -> list[str]:
     return list(task(None).run(cast("Guest", on), REQUEST))
 
 
-def test_a_gpt_is_moved_and_grown() -> None:
-    disk = guest()
+@pytest.mark.parametrize("label", ["gpt", "msdos"])
+def test_a_table_is_grown(label: str) -> None:
+    disk = guest(label=label)
     assert run(FixPartitionTable, disk) == []
-    assert disk.calls == [
-        ("move_backup_header", "/dev/sda"),
-        ("resize_partition", "/dev/sda", 2, 2095103),
-    ]
-    disk.calls.clear()
-    assert run(FixPartitionTable, disk) == []
-    assert disk.calls == [], "nothing is left to be done"
+    assert disk.calls == [("grow_table", "/dev/sda", Resize(2, 2095103))]
+    assert disk.partitions()[1].end == GIB - MIB - 1
 
 
-def test_an_mbr_is_grown() -> None:
-    disk = guest(label="msdos")
-    run(FixPartitionTable, disk)
-    assert disk.calls == [("resize_partition", "/dev/sda", 2, 2095103)]
-
-
-def test_a_disk_of_the_images_size_is_left_alone() -> None:
+def test_a_gpt_spans_the_disk_even_where_no_partition_grows() -> None:
     disk = guest(end=GIB - MIB)
     run(FixPartitionTable, disk)
-    assert disk.calls == []
+    assert disk.calls == [("grow_table", "/dev/sda")]
 
 
 @pytest.mark.parametrize("kind", ["ext2", "ext3", "ext4"])
-def test_a_clean_ext_is_checked_and_then_grown(kind: str) -> None:
+def test_a_clean_ext_is_grown_by_linux(kind: str) -> None:
     disk = guest(kind)
+    assert run(FilesystemResizeUnmounted, disk) == []
+    assert disk.calls == [("grow_ext_mounted", "/dev/sda2")]
+    disk.calls.clear()
+    assert run(FilesystemResizeUnmounted, disk) == []
+    assert disk.calls == [], "nothing is left to be done"
+
+
+def test_what_linux_does_not_grow_is_checked_and_grown_unmounted() -> None:
+    disk = guest()
+    disk.superblock = replace(disk.superblock, grows_to=491 * MIB - 1)
     assert run(FilesystemResizeUnmounted, disk) == []
     assert disk.calls == [("check_ext", "/dev/sda2"), ("grow_ext", "/dev/sda2")]
 
 
-def test_a_journal_is_replayed_with_a_warning() -> None:
+@pytest.mark.parametrize("blocks", [4096, 491 * 256])
+def test_a_journal_is_replayed_with_a_warning(blocks: int) -> None:
     disk = guest()
-    disk.superblock["Filesystem features"] = "has_journal needs_recovery extent"
+    disk.superblock = replace(disk.superblock, needs_recovery=True, grows_to=0, blocks=blocks)
     assert len(run(FilesystemResizeUnmounted, disk)) == 1
-    assert ("grow_ext", "/dev/sda2") in disk.calls
+    assert disk.calls == [("check_ext", "/dev/sda2"), ("grow_ext", "/dev/sda2")]
 
 
 @pytest.mark.parametrize("state", ["not clean", "clean with errors", "not clean with errors", ""])
 def test_an_unclean_ext_is_never_touched(state: str) -> None:
     disk = guest()
-    disk.superblock["Filesystem state"] = state
+    disk.superblock = replace(disk.superblock, state=state)
     with pytest.raises(GuestError, match=r"partition 2 is .*, not clean") as caught:
         run(FilesystemResizeUnmounted, disk)
     assert disk.calls == []
     assert "shut the template machine down" in caught.value.remedy
+
+
+@pytest.mark.parametrize("grows_to", [0, 1 << 40])
+@pytest.mark.parametrize(("blocks", "enough"), [(4096, False), (92929, True), (92928, False)])
+def test_a_file_system_that_did_not_grow_is_an_error(
+    blocks: int, enough: bool, grows_to: int
+) -> None:
+    """All but the last, incomplete group of 32768 blocks must be there."""
+
+    class Stuck(FakeGuest):
+        def _grow_ext(self, call: str, device: str) -> None:
+            self.superblock = replace(self.superblock, blocks=blocks)
+
+    disk = Stuck(guest().filesystems)
+    disk.disk = guest().disk
+    disk.superblock = replace(disk.superblock, grows_to=grows_to)
+    if enough:
+        assert run(FilesystemResizeUnmounted, disk) == []
+        return
+    with pytest.raises(GuestError, match=r"on partition 2 has .* after it was grown to 514850816"):
+        run(FilesystemResizeUnmounted, disk)
 
 
 @pytest.mark.parametrize("kind", ["xfs", "btrfs", "ntfs"])
