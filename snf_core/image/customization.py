@@ -1,4 +1,4 @@
-"""What is asked of a guest: everything a task may read, and nothing else."""
+"""What is asked of a guest: everything a task may read, and nothing else; what it may write."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ if TYPE_CHECKING:
 
     from snf_core.image.nics import NicPlan
     from snf_core.image.properties import Properties
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to be written into a guest."""
+
+    path: str
+    content: str = field(repr=False)
+    mode: int | None = None
+    """Permission bits; None: those of the file that it replaces, else 0644."""
+    owner: tuple[int, int] | None = None
+    """Uid and gid; None: those of the file that it replaces, else root."""
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from snf_core.errors import GuestError
-from snf_core.image.guest import READ_LIMIT, Guest
-from snf_core.image.layout import Partition, Table
+from snf_core.image.ext import Superblock
+from snf_core.image.files import READ_LIMIT
+from snf_core.image.guest import Guest
+from snf_core.image.layout import SECTOR, Partition, Table
 from snf_core.image.status import Status, absolute
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from snf_core.image.customization import File
+    from snf_core.image.layout import Resize
 
 MIB = 1 << 20
 _LINKS_FOLLOWED = 40
@@ -90,13 +95,12 @@ class FakeGuest(Guest):
         self.disk = Table(
             "gpt",
             1024 * MIB,
-            512,
             tuple(
                 Partition(number, (index * 16 + 1) * MIB, (index * 16 + 17) * MIB - 1, "")
                 for index, number in enumerate(numbers)
             ),
         )
-        self.superblock: dict[str, str] = {"Filesystem state": "clean"}
+        self.superblock = Superblock("ext4", "clean", False, 4096, 4096, 32768, 1 << 40)
         self.calls: list[tuple[object, ...]] = []
         """What was done to disks and partitions: name of the method, its arguments."""
 
@@ -112,7 +116,7 @@ class FakeGuest(Guest):
         system, inner = self._locate(path)
         return system.nodes[inner]
 
-    def close(self) -> None:
+    def flush(self) -> None:
         """Stop."""
         self.mounts.clear()
 
@@ -131,18 +135,14 @@ class FakeGuest(Guest):
         """Those of ``disk``."""
         return self.table(device).partitions
 
-    def move_backup_header(self, device: str) -> None:
-        """Noted."""
-        self.calls.append(("move_backup_header", device))
-
-    def resize_partition(self, device: str, number: int, last_sector: int) -> None:
+    def grow_table(self, device: str, resizes: Sequence[Resize]) -> None:
         """Done to ``disk``, and noted."""
-        self.calls.append(("resize_partition", device, number, last_sector))
-        end = (last_sector + 1) * self.disk.sector - 1
+        self.calls.append(("grow_table", device, *resizes))
+        ends = {resize.number: (resize.last_sector + 1) * SECTOR - 1 for resize in resizes}
         self.disk = replace(
             self.disk,
             partitions=tuple(
-                replace(p, end=end) if p.number == number else p for p in self.disk.partitions
+                replace(p, end=ends.get(p.number, p.end)) for p in self.disk.partitions
             ),
         )
 
@@ -159,18 +159,26 @@ class FakeGuest(Guest):
                 return device
         return None
 
-    def ext_state(self, device: str) -> dict[str, str]:
+    def ext_superblock(self, device: str) -> Superblock:
         """``superblock``, to be set by the test where it matters."""
-        self._device(device)
-        return dict(self.superblock)
+        return replace(self.superblock, kind=self._device(device).type)
 
     def check_ext(self, device: str) -> None:
         """Noted."""
         self.calls.append(("check_ext", device))
 
     def grow_ext(self, device: str) -> None:
-        """Noted."""
-        self.calls.append(("grow_ext", device))
+        """Done to ``superblock``, and noted."""
+        self._grow_ext("grow_ext", device)
+
+    def grow_ext_mounted(self, device: str) -> None:
+        """Done to ``superblock``, and noted."""
+        self._grow_ext("grow_ext_mounted", device)
+
+    def _grow_ext(self, call: str, device: str) -> None:
+        self.calls.append((call, device))
+        [size] = [p.size for p in self.disk.partitions if device == f"/dev/sda{p.number}"]
+        self.superblock = replace(self.superblock, blocks=size // self.superblock.block_size)
 
     def mount(
         self, device: str, mountpoint: str, options: str = "", *, read_only: bool = False
@@ -198,6 +206,11 @@ class FakeGuest(Guest):
             return None
         return Status(node.mode, node.uid, node.gid, len(node.content))
 
+    def statuses(self, paths: Iterable[str]) -> dict[str, Status]:
+        """What is there of them."""
+        found = {path: self.status(path) for path in paths}
+        return {path: status for path, status in found.items() if status}
+
     def is_file(self, path: str) -> bool:
         """Whether it is a regular file."""
         found = self.status(path)
@@ -220,11 +233,11 @@ class FakeGuest(Guest):
         return node.content
 
     def list(self, directory: str) -> list[str]:
-        """The names in a directory."""
-        directory = absolute(directory)
-        if not self.is_directory(directory):
+        """The names in a directory, links followed."""
+        node = self._find(absolute(directory), follow_last=True)
+        if node is None or not stat.S_ISDIR(node.mode):
             return []
-        system, inner = self._locate(self._resolved(directory, follow_last=False))
+        system, inner = self._locate(self._resolved(absolute(directory), follow_last=True))
         inside = [path for path in system.nodes if posixpath.dirname(path) == inner != path]
         return sorted(posixpath.basename(path) for path in inside)
 
@@ -232,8 +245,13 @@ class FakeGuest(Guest):
         """Where a link points."""
         node = self._find(absolute(path))
         if node is None or not stat.S_ISLNK(node.mode):
-            raise GuestError(f"readlink {path}: Invalid argument")
+            raise GuestError(f"{path} in the guest is not a symbolic link")
         return node.content
+
+    def link_targets(self, paths: Iterable[str]) -> dict[str, str]:
+        """Where the links among them point."""
+        links = [path for path, status in self.statuses(paths).items() if status.is_symlink]
+        return {path: self.link_target(path) for path in links}
 
     # -- writing ----------------------------------------------------------------------------
 
@@ -246,15 +264,17 @@ class FakeGuest(Guest):
         owner: tuple[int, int] | None = None,
     ) -> None:
         """Write a file."""
-        path = absolute(path)
-        self._checked_parent(path)
-        old = self.status(path)
-        if old and old.is_directory:
-            raise GuestError(f"{path} in the guest is a directory, not a file")
-        kept = old if old and old.is_file else None
-        uid, gid = owner or ((kept.uid, kept.gid) if kept else (0, 0))
-        bits = mode if mode is not None else (stat.S_IMODE(kept.mode) if kept else 0o644)
-        self._put(path, Node(stat.S_IFREG | bits, content, uid, gid))
+        node = self._written(path, content, mode, owner)
+        self._put(absolute(path), node)
+
+    def write_files(self, files: Iterable[File]) -> None:
+        """Write all or none."""
+        nodes = [
+            (absolute(file.path), self._written(file.path, file.content, file.mode, file.owner))
+            for file in files
+        ]
+        for path, node in nodes:
+            self._put(path, node)
 
     def make_directory(
         self, path: str, *, mode: int = 0o755, owner: tuple[int, int] = (0, 0)
@@ -291,6 +311,20 @@ class FakeGuest(Guest):
         del system.nodes[inner]
 
     # -- inside -----------------------------------------------------------------------------
+
+    def _written(
+        self, path: str, content: str, mode: int | None, owner: tuple[int, int] | None
+    ) -> Node:
+        """The file that is to lie at a path, given what lies there now."""
+        path = absolute(path)
+        self._checked_parent(path)
+        old = self.status(path)
+        if old and old.is_directory:
+            raise GuestError(f"{path} in the guest is a directory, not a file")
+        kept = old if old and old.is_file else None
+        uid, gid = owner or ((kept.uid, kept.gid) if kept else (0, 0))
+        bits = mode if mode is not None else (stat.S_IMODE(kept.mode) if kept else 0o644)
+        return Node(stat.S_IFREG | bits, content, uid, gid)
 
     def _device(self, device: str) -> FakeFilesystem:
         if device not in self.filesystems:

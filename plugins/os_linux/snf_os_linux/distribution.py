@@ -48,10 +48,9 @@ def read(guest: Guest) -> Distribution:
         text = guest.read(path)
         if text is not None:
             return _from_values(parse(text))
-    for path, name in _LEGACY.items():
-        if guest.is_file(path):
-            return Distribution(name)
-    return Distribution("")
+    found = guest.statuses(_LEGACY)
+    names = (name for path, name in _LEGACY.items() if path in found and found[path].is_file)
+    return Distribution(next(names, ""))
 
 
 def parse(text: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from snf_core.contract import Task
 from snf_core.errors import InvalidValueError, TaskError
+from snf_core.image.customization import File
 from snf_os_linux import distribution, hosts, systemd
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from snf_core.image.guest import Guest
 
 HOSTNAME = "/etc/hostname"
+HOSTS = "/etc/hosts"
 MACHINE_ID = "/etc/machine-id"
 DBUS_MACHINE_ID = "/var/lib/dbus/machine-id"
 
@@ -54,9 +56,8 @@ class AssignHostname(Task):
         if len(name) > _LONGEST_NAME:
             own = name.partition(".")[0]
             yield f"{name} is too long for Linux: the host name is {own}"
-        guest.write(path, f"{own}\n")
-        text = guest.read("/etc/hosts")
-        guest.write("/etc/hosts", hosts.with_name(text, name, (old or "").strip()))
+        text = hosts.with_name(guest.read(HOSTS), name, (old or "").strip())
+        guest.write_files([File(path, f"{own}\n"), File(HOSTS, text)])
 
 
 class ChangeMachineId(Task):
@@ -66,20 +67,20 @@ class ChangeMachineId(Task):
 
     def run(self, guest: Guest, request: Customization) -> Iterator[str]:
         """Write the id that was asked for, else leave what makes the guest take one."""
-        found = guest.status(MACHINE_ID) is not None
-        if found:
+        has_id = guest.status(MACHINE_ID) is not None
+        if has_id:
             guest.write(MACHINE_ID, _machine_id(guest, request.machine_id))
         else:
             yield f"the guest has no {MACHINE_ID}"
         # systemd prefers an id that it finds here to a new one, unless it is a link: a file left
         # by the image would give all its copies the same id again.
         if guest.is_file(DBUS_MACHINE_ID):
-            if found:
+            if has_id:
                 guest.symlink(MACHINE_ID, DBUS_MACHINE_ID)
             else:
                 guest.remove(DBUS_MACHINE_ID)
-        for path in SHARED_SEEDS:
-            if guest.is_file(path):
+        for path, found in guest.statuses(SHARED_SEEDS).items():
+            if found.is_file:
                 guest.remove(path)
 
 

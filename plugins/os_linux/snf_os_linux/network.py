@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from snf_core import extension
 from snf_core.contract import Plugin, Task
 from snf_core.errors import PluginError
+from snf_core.image import customization
 from snf_os_linux import systemd
 
 if TYPE_CHECKING:
@@ -100,9 +101,11 @@ def apply(guest: Guest, renderer: Renderer, request: Customization) -> None:
     for name in fnmatch.filter(guest.list(directory), pattern):
         if posixpath.join(directory, name) not in files:
             guest.remove(posixpath.join(directory, name))
-    for path, file in files.items():
-        guest.make_directory(posixpath.dirname(path))
-        guest.write(path, file.content, mode=file.mode, owner=(0, 0))
+    for parent in {posixpath.dirname(path) for path in files}:
+        guest.make_directory(parent)
+    guest.write_files(
+        customization.File(path, file.content, file.mode, (0, 0)) for path, file in files.items()
+    )
     if request.nameservers and _is_static(guest, RESOLV_CONF):
         guest.write(RESOLV_CONF, _resolv_conf(request.nameservers, request.search_domains))
 

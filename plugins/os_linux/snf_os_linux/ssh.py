@@ -79,10 +79,11 @@ def _remove_standard_keys(guest: Guest) -> None:
 
 def has_own_generator(guest: Guest) -> bool:
     """Whether the guest's distribution makes missing host keys at boot by itself."""
-    if any(guest.status(path) for path in OWN_GENERATORS):
+    if guest.statuses(OWN_GENERATORS):
         return True
-    scripts = [guest.read(path) for path in _INIT_SCRIPTS]
-    return not systemd.present(guest) and any("ssh-keygen" in (text or "") for text in scripts)
+    if systemd.present(guest):  # which starts no init script that a unit stands for
+        return False
+    return any("ssh-keygen" in (guest.read(path) or "") for path in _INIT_SCRIPTS)
 
 
 def unit(extra: dict[str, str], *, standard: bool) -> str:

@@ -35,12 +35,13 @@ class SshdConfig:
 
 def read(guest: Guest) -> SshdConfig | None:
     """The configuration outside Match blocks, inclusions followed; None where there is none."""
-    main = next((path for path in FILES if guest.read(path) is not None), None)
-    if main is None:
+    texts = ((path, guest.read(path)) for path in FILES)
+    path, text = next((found for found in texts if found[1] is not None), ("", None))
+    if text is None:
         return None
     keys_file = ""
     host_keys: list[str] = []
-    for keyword, values in _settings(guest, main, set()):
+    for keyword, values in _settings(guest, text, {path}):
         if keyword == "authorizedkeysfile" and values:
             keys_file = keys_file or values[0]  # the first value obtained counts
         elif keyword == "hostkey" and values:
@@ -64,16 +65,13 @@ def expand(pattern: str, user: str, uid: int, home: str) -> str:
     return posixpath.join(home, path)
 
 
-def _settings(guest: Guest, path: str, seen: set[str]) -> Iterator[tuple[str, list[str]]]:
-    """The unconditional settings of a file: keyword in lower case, values.
+def _settings(guest: Guest, text: str, seen: set[str]) -> Iterator[tuple[str, list[str]]]:
+    """The unconditional settings of a file's text: keyword in lower case, values.
 
     A file is read once: a second time it could not change what was obtained from it the first.
     """
-    if path in seen:
-        return
-    seen.add(path)
     conditional = False
-    for line in (guest.read(path) or "").split("\n"):
+    for line in text.split("\n"):
         keyword, values = _parsed(line)
         if keyword == "match":
             conditional = [value.lower() for value in values] != ["all"]
@@ -82,7 +80,9 @@ def _settings(guest: Guest, path: str, seen: set[str]) -> Iterator[tuple[str, li
         elif keyword == "include":
             for pattern in values:
                 for included in _glob(guest, posixpath.join("/etc/ssh", pattern)):
-                    yield from _settings(guest, included, seen)
+                    if included not in seen:
+                        seen.add(included)
+                        yield from _settings(guest, guest.read(included) or "", seen)
         else:
             yield keyword, values
 

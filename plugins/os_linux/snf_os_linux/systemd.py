@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ def enabled(guest: Guest) -> frozenset[str]:
         *(f"{UNITS}/{name}" for name in entries if name.endswith((".wants", ".requires"))),
     ):
         found.update(guest.list(directory))
-    links = [name for name in entries if _is_link(guest, name)]
-    masked = {name for name in links if guest.link_target(f"{UNITS}/{name}") == "/dev/null"}
+    targets = guest.link_targets(f"{UNITS}/{name}" for name in entries)
+    links = {posixpath.basename(path): target for path, target in targets.items()}
+    masked = {name for name, target in links.items() if target == "/dev/null"}
     return frozenset(found.union(links) - masked)
 
 
@@ -42,8 +44,3 @@ def install(guest: Guest, unit: str, text: str) -> None:
     guest.make_directory(wants)
     guest.write(f"{UNITS}/{unit}", text, mode=0o644)
     guest.symlink(f"{UNITS}/{unit}", f"{wants}/{unit}")
-
-
-def _is_link(guest: Guest, name: str) -> bool:
-    status = guest.status(f"{UNITS}/{name}")
-    return status is not None and status.is_symlink

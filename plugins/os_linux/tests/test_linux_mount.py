@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,26 @@ from snf_os_linux.family import Linux
 from snf_os_linux.mount import MountImage
 from tests.fakes.guest import FakeFilesystem, FakeGuest, file, filesystem
 from tests.fakes.task import run
+
+ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+ROOT = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
+LINUX = "0fc63daf-8483-4772-8e79-3d69d8477de4"
+SWAP = "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f"
+BASIC = "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7"
+
+
+class _Unmountable(FakeGuest):
+    """A guest into which nobody may look."""
+
+    def mount(self, device: str, *_: Any, **__: Any) -> None:
+        raise AssertionError(f"{device} is mounted")
+
+
+def _set_types(guest: FakeGuest, types: list[str]) -> None:
+    label = "gpt" if len(max(types)) > 2 else "msdos"
+    partitions = zip(guest.disk.partitions, types, strict=True)
+    changed = tuple(replace(partition, type=kind) for partition, kind in partitions)
+    guest.disk = replace(guest.disk, label=label, partitions=changed)
 
 
 class TestDetection:
@@ -39,8 +60,51 @@ class TestDetection:
             def mount(self, device: str, *_: Any, **__: Any) -> None:
                 raise GuestError(f"mount {device}: structure needs cleaning")
 
-        guest = Damaged({"/dev/sda1": self._linux()})
+        guest = Damaged({"/dev/sda1": self._linux(), "/dev/sda2": self._linux()})
         assert Linux(None).detect(guest, None) == 0
+        with pytest.raises(GuestError, match="no Linux root file system was found on: /dev/sda1"):
+            Linux(None).root(guest)
+
+    @pytest.mark.parametrize(
+        ("types", "kinds", "expected"),
+        [
+            ([""], ["ext4"], (1, "/dev/sda1")),
+            ([ESP, LINUX, SWAP], ["vfat", "xfs", "swap"], (1, "/dev/sda2")),
+            (["ef", "83", "05"], ["vfat", "btrfs", ""], (1, "/dev/sda2")),
+            ([LINUX, ROOT, BASIC], ["ext4", "ext4", "ntfs"], (2, "/dev/sda2")),
+        ],
+    )
+    def test_what_the_partition_table_decides_is_not_looked_into(
+        self, types: list[str], kinds: list[str], expected: tuple[int, str]
+    ) -> None:
+        guest = _Unmountable(
+            {f"/dev/sda{n}": filesystem({}, kind) for n, kind in enumerate(kinds, 1)}
+        )
+        _set_types(guest, types)
+        assert (Linux(None).detect(guest, None), Linux(None).root(guest)) == expected
+
+    def test_two_that_are_roots_by_type_are_looked_into(self) -> None:
+        guest = FakeGuest({"/dev/sda1": filesystem({"/etc/x": ""}), "/dev/sda2": self._linux()})
+        _set_types(guest, [ROOT, ROOT])
+        assert Linux(None).root(guest) == "/dev/sda2"
+        assert guest.mounts == {}
+
+    @pytest.mark.parametrize(
+        ("kind", "message"),
+        [
+            ("crypto_LUKS", "/dev/sda2 is encrypted"),
+            ("LVM2_member", "/dev/sda2 is a physical volume of LVM"),
+            ("", r"found on: /dev/sda2 \(nothing known\)"),
+        ],
+    )
+    def test_only_candidate_that_is_no_file_system(self, kind: str, message: str) -> None:
+        guest = _Unmountable(
+            {"/dev/sda1": filesystem({}, "vfat"), "/dev/sda2": filesystem({}, kind)}
+        )
+        _set_types(guest, [ESP, ROOT])
+        assert Linux(None).detect(guest, None) == (1 if kind else 0)
+        with pytest.raises(GuestError, match=message):
+            Linux(None).root(guest)
 
 
 class TestMountImage:

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from snf_core.image.customization import Customization
     from snf_core.image.guest import Guest
 
+NTFS = frozenset(
+    [
+        "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7",  # basic data, of a GPT
+        "de94bba4-06d1-4d40-a16a-bfd50179d6ac",  # recovery, of a GPT
+        *("07", "17", "27"),  # of an MBR: plain, hidden, recovery
+    ]
+)
+"""Types of partitions in which Windows looks for NTFS; it asks nothing of others."""
+
 
 class Windows(GuestFamily):
     """Windows since Vista and Server 2008 (NT 6)."""
@@ -25,7 +34,9 @@ class Windows(GuestFamily):
 
         A data partition of another system may be NTFS as well; that system is surer of itself.
         """
-        devices = [root] if root else [f"/dev/sda{part.number}" for part in guest.partitions()]
+        partitions = guest.partitions() if root is None else ()
+        ours = [f"/dev/sda{part.number}" for part in partitions if part.type in NTFS]
+        devices = ours if root is None else [root]
         return int(any(guest.filesystem(device) == "ntfs" for device in devices))
 
     def root(self, guest: Guest) -> str:
