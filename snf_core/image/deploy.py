@@ -22,7 +22,8 @@ from snf_core.errors import (
     InterruptedDeploymentError,
     InvalidValueError,
 )
-from snf_core.image import copy, nics, password, selection, tasks, worker, workspace
+from snf_core.image import copy, identity, nics, password, selection, tasks, worker
+from snf_core.image.confinement import Confinement
 from snf_core.image.customization import Customization
 
 if TYPE_CHECKING:
@@ -174,18 +175,20 @@ def _guest(
     config: Config,
 ) -> Iterator[worker.Worker]:
     """Start the appliance. What an earlier tenant left is blanked first, or it would be seen."""
-    settings = config.appliance
-    found = appliance.locate(config)
-    launcher = hypervisor.launcher(found, settings.memory)
-    identity = worker.identity(settings.user, launcher.groups)
-    with workspace.private(config.runtime() / "deployments") as directory:
-        confinement = worker.Confinement(identity, directory, settings.timeout, settings.grace)
+    settings, runtime = config.appliance, config.runtime()
+    with contextlib.ExitStack() as stack:
+        found = stack.enter_context(appliance.held(config))
+        launcher = hypervisor.launcher(found)
+        groups = {group for attempt in launcher.attempts() for group in attempt.groups}
+        identities = identity.pool(settings.user)
+        own = stack.enter_context(identity.taken(identities, groups, runtime / "identities"))
         if image.size:
             copy.blank(disk)
-        with worker.started(
-            found, launcher, confinement, [disk.descriptor], _job(prepared)
-        ) as started:
-            yield started
+        confinement = Confinement(own, runtime / "deployment", settings.timeout)
+        job = _job(prepared)
+        yield stack.enter_context(
+            worker.started(found, launcher, confinement, [disk.descriptor], job)
+        )
 
 
 def _job(prepared: _Prepared) -> Callable[[Guest, Reporter], None]:

@@ -6,7 +6,6 @@ import json
 import socket
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +14,11 @@ from hypothesis import strategies as st
 
 from snf_core import errors
 from snf_core.errors import ApplianceError, DeadlineError, GuestError, SnfError
-from snf_core.image import messages, worker
+from snf_core.image import messages
 from snf_core.image.messages import LINE_LIMIT, MESSAGES_LIMIT
-from snf_core.image.worker import Confinement, Worker
+from snf_core.image.worker import Worker
 from snf_core.report import Event, Reporter
 
-NOBODY = worker.Identity(65534, 65534, ())
 NO_PROCESS = -1
 """Only ``Worker.end`` would need one."""
 DONE = {"type": "result", "error": None, "message": "", "remedy": ""}
@@ -62,8 +60,7 @@ def finish(data: bytes, *, timeout: float = 20.0, hang: bool = False) -> list[Ev
     sending = threading.Thread(target=child)
     sending.start()
     try:
-        confinement = Confinement(NOBODY, Path("/nonexistent"), timeout, 1.0)
-        Worker(NO_PROCESS, ours, confinement).finish(Reporter([kept]))
+        Worker(NO_PROCESS, ours, timeout).finish(Reporter([kept]))
         assert theirs.recv(1) == b"g", "the child was never told to go on"
     finally:
         ours.close()
@@ -130,7 +127,7 @@ def test_a_reset_connection_is_death() -> None:
     ours, theirs = socket.socketpair()
     theirs.close()
     with ours, pytest.raises(ApplianceError, match="died"):
-        Worker(NO_PROCESS, ours, Confinement(NOBODY, Path("/"), 20.0, 1.0)).finish(Reporter([]))
+        Worker(NO_PROCESS, ours, 20.0).finish(Reporter([]))
 
 
 @pytest.mark.parametrize(
@@ -260,14 +257,3 @@ def test_whatever_the_child_reports_it_is_an_event_or_refused(event: dict[str, A
 def test_whatever_bytes_come_the_parent_ends_in_order(data: bytes) -> None:
     with pytest.raises(SnfError):
         finish(data)
-
-
-def test_an_appliance_user_must_be_there_and_must_not_be_root() -> None:
-    with pytest.raises(ApplianceError, match=r"'no-such-user-here'.*does not exist") as caught:
-        worker.identity("no-such-user-here", ())
-    assert "snf appliance build" in caught.value.remedy
-    with pytest.raises(ApplianceError, match=r"no-such-group.*does not exist"):
-        worker.identity("nobody", ("no-such-group",))
-    with pytest.raises(ApplianceError, match="which is root"):
-        worker.identity("root", ())
-    assert worker.identity("nobody", ()).groups == ()

@@ -1,4 +1,4 @@
-"""Private directories of deployments: theirs alone, and gone afterwards."""
+"""Private directories of tests: theirs alone, and gone afterwards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from snf_core.image import workspace
+from tests import workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
