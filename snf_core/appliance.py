@@ -7,19 +7,25 @@ how to start it here; ``snf_core.image.guest`` starts it.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
-import pwd
 import secrets
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snf_core.errors import ApplianceError
+from snf_core import extension
+from snf_core.contract import Finding
+from snf_core.errors import ApplianceError, SnfError
 from snf_core.run import run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from snf_core.config import Config
 
 
@@ -30,6 +36,8 @@ class Appliance:
     directory: Path
     boot_cache: Path
     """Directory for what was found out about this node during this boot."""
+    memory: int
+    """MiB that it is to be given."""
 
     @property
     def kernel(self) -> Path:
@@ -66,6 +74,23 @@ class Launcher:
     """libguestfs backend settings, for example ``force_tcg``."""
     groups: tuple[str, ...] = ()
     """Groups the appliance's user needs, for example that of /dev/kvm."""
+    patience: float = 0
+    """Seconds after which an appliance that is not ready is given up, from when the program has
+    fetched the disks (it must become QEMU by exec then); 0 to wait as long as the deployment may
+    take."""
+    fallback: Launcher | None = None
+    """What to try, after a warning, where the appliance does not become ready in this way."""
+    warning: str = ""
+    """Why a better way of starting the appliance could not be taken, for whoever deploys."""
+    feature_cache: Path | None = None
+    """Directory of what libguestfs found out about this QEMU (``snf_core.image.features``)."""
+
+    def attempts(self) -> Iterator[Launcher]:
+        """This one, its fallback, and that one's fallback."""
+        attempt: Launcher | None = self
+        while attempt:
+            yield attempt
+            attempt = attempt.fallback
 
 
 def directory(config: Config) -> Path:
@@ -74,12 +99,8 @@ def directory(config: Config) -> Path:
 
 
 def locate(config: Config) -> Appliance:
-    """This node's appliance. Raises ApplianceError where there is none.
-
-    The symbolic link is resolved once: a deployment keeps the appliance it started with, even if
-    another is built meanwhile.
-    """
-    found = Appliance(directory(config).resolve(), config.runtime())
+    """This node's appliance. Raises ApplianceError where there is none."""
+    found = Appliance(directory(config).resolve(), config.runtime(), config.appliance.memory)
     for file in (found.kernel, found.initrd, found.root):
         if not file.is_file():
             raise ApplianceError(
@@ -89,23 +110,70 @@ def locate(config: Config) -> Appliance:
     return found
 
 
-def build(config: Config) -> Appliance:
-    """Build this node's appliance from its own packages, and make the user that runs it.
+@contextlib.contextmanager
+def held(config: Config) -> Iterator[Appliance]:
+    """This node's appliance, which stays while the block runs, even if another is built meanwhile.
+
+    Raises ApplianceError where there is none.
+    """
+    while True:
+        found = locate(config)
+        try:
+            lock = os.open(found.directory, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue  # replaced and removed since it was located
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            if found.kernel.exists():
+                yield found
+                return
+        finally:
+            os.close(lock)
+
+
+def build(config: Config, say: Callable[[Finding], None] = lambda finding: None) -> Appliance:
+    """Build this node's appliance from its own packages, and reserve the ids that run it.
 
     supermin(1) assembles the appliance that libguestfs's packages describe, as libguestfs would
-    do by itself during a deployment if it had to. The new one takes the old one's place at once;
-    the one before is kept for deployments under way. Takes seconds. Raises SnfError.
+    do by itself during a deployment if it had to; then each hypervisor prepares it, and ``say``
+    is told what it did. The new one takes the old one's place at once; older ones go unless a
+    deployment holds them. Takes seconds, under emulation some twenty. Raises SnfError.
     """
-    make_user(config.appliance.user)
+    from snf_core.image import identity
+
+    identity.reserve(config.appliance.user)
     current = directory(config)
     if not current.parent.is_dir():
         current.parent.mkdir(parents=True, exist_ok=True)
         current.parent.chmod(0o755)  # whatever the umask: the appliance's user reads there
-    target = current.with_name(f"{current.name}.{secrets.token_hex(4)}")
+    with _locked(current.parent):
+        target = current.with_name(f"{current.name}.{secrets.token_hex(4)}")
+        try:
+            _assemble(target, _packages())
+            built = Appliance(target, config.runtime(), config.appliance.memory)
+            for finding in _prepare(built, config):
+                say(finding)
+            link = current.with_name(f"{current.name}.link")
+            link.unlink(missing_ok=True)
+            link.symlink_to(target.name)
+            link.replace(current)
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)
+            raise
+        for old in current.parent.glob(f"{current.name}.*"):
+            if old != target:
+                _remove_unless_held(old)
+    return built
+
+
+def _assemble(target: Path, packages: Sequence[str]) -> None:
+    """Make a fixed appliance in a new directory."""
     source = recipe()
     if source is None:
         raise ApplianceError("libguestfs is not installed", remedy="install libguestfs0")
-    try:
+    with tempfile.TemporaryDirectory(prefix="snf-appliance-") as scratch:
+        additions = Path(scratch) / "packages-snf"  # supermin goes by the name
+        additions.write_text("".join(f"{name}\n" for name in packages))
         run(
             [
                 "supermin",
@@ -118,61 +186,78 @@ def build(config: Config) -> Appliance:
                 "-o",
                 target,
                 source,
+                additions,
             ],
             timeout=600,
-            environ={"TMPDIR": str(current.parent)},
+            environ={"TMPDIR": str(target.parent)},
             remedy="install supermin, libguestfs0 and a kernel (linux-image-cloud-amd64), and "
             "let no package manager run meanwhile",
         )
-        # libguestfs takes a directory for a fixed appliance by this file (guestfs(3), PATH).
-        (target / "README.fixed").write_text("Built by snf appliance build.\n")
-        (target / "manifest.json").write_text(json.dumps({"recipe": _state(source)}) + "\n")
-        for file in target.iterdir():
-            file.chmod(0o644)
-        target.chmod(0o755)
-        link = current.with_name(f"{current.name}.link")
-        link.unlink(missing_ok=True)
-        link.symlink_to(target.name)
-        previous = current.resolve()
-        link.replace(current)
-    except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
-        raise
-    for old in current.parent.glob(f"{current.name}.*"):
-        if old not in {target, previous}:
+    # libguestfs takes a directory for a fixed appliance by this file (guestfs(3), PATH).
+    (target / "README.fixed").write_text("Built by snf appliance build.\n")
+    (target / "manifest.json").write_text(json.dumps(_state(source, packages), indent=1) + "\n")
+    for file in target.iterdir():
+        file.chmod(0o644)
+    target.chmod(0o755)
+
+
+def _packages() -> list[str]:
+    """What the installed hypervisors need in the appliance. A broken plugin needs nothing."""
+    wanted: set[str] = set()
+    for name in extension.names(extension.HYPERVISOR):
+        with contextlib.suppress(SnfError):
+            wanted.update(extension.load(extension.HYPERVISOR, name).packages)
+    return sorted(wanted)
+
+
+def _prepare(built: Appliance, config: Config) -> Iterator[Finding]:
+    for name in extension.names(extension.HYPERVISOR):
+        try:
+            hypervisor = extension.make(extension.HYPERVISOR, name, config)
+        except SnfError as error:
+            yield Finding(False, f"{name}: {error.message}", error.remedy, fatal=False)
+            continue
+        for finding in hypervisor.prepare(built):
+            yield finding._replace(statement=f"{name}: {finding.statement}")
+        with contextlib.suppress(SnfError):  # said by the doctor; deployments ask QEMU themselves
+            launcher = hypervisor.launcher(built)
+            if launcher.feature_cache:
+                from snf_core.image import features
+
+                features.record(built, launcher, launcher.feature_cache)
+
+
+@contextlib.contextmanager
+def _locked(parent: Path) -> Iterator[None]:
+    """Keep others from building below ``parent`` meanwhile."""
+    lock = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _remove_unless_held(old: Path) -> None:
+    with contextlib.suppress(OSError):
+        lock = os.open(old, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(old, ignore_errors=True)
-    return locate(config)
+        finally:
+            os.close(lock)
 
 
 def is_current(appliance: Appliance) -> bool:
-    """Whether libguestfs's packages are still those the appliance was built from."""
+    """Whether the packages are still those the appliance was built from."""
     try:
         manifest = json.loads((appliance.directory / "manifest.json").read_text())
     except (OSError, ValueError):
         return False
     source = recipe()
-    return source is not None and manifest == {"recipe": _state(source)}
-
-
-def make_user(name: str) -> None:
-    """Make the system user that runs appliances, if there is none of that name."""
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        home = "/nonexistent"
-        run(
-            [
-                "useradd",
-                "--system",
-                "--user-group",
-                "--no-create-home",
-                "--home-dir",
-                home,
-                "--shell",
-                "/usr/sbin/nologin",
-                name,
-            ]
-        )
+    if source is None or not isinstance(manifest, dict) or not manifest.get("recipe"):
+        return False
+    return bool(manifest == _state(source, _packages()))
 
 
 def recipe() -> Path | None:
@@ -180,8 +265,20 @@ def recipe() -> Path | None:
     return next(iter(sorted(Path("/usr").glob("lib*/**/guestfs/supermin.d"))), None)
 
 
-def _state(source: Path) -> list[list[str | int]]:
-    return [
-        [file.name, file.stat().st_size, file.stat().st_mtime_ns]
-        for file in sorted(source.iterdir())
-    ]
+def _state(source: Path, additions: Sequence[str]) -> dict[str, object]:
+    """What an appliance is built from: the recipe, and the versions of the packages it names."""
+    files = sorted(source.iterdir())
+    names = {*additions}
+    for file in files:
+        if file.name.startswith("packages"):
+            names.update(file.read_text().split())
+    # Some are names for others' systems; dpkg-query complains of them and lists the rest.
+    listed = run(
+        ["dpkg-query", "-W", "-f", r"${Package} ${Version}\n", *sorted(names)], check=False
+    )
+    return {
+        "recipe": [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files],
+        "additions": sorted(additions),
+        "packages": sorted(listed.stdout.decode().splitlines()),
+        "kernels": sorted(file.name for file in Path("/boot").glob("vmlinuz-*")),
+    }

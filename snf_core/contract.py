@@ -56,6 +56,9 @@ class Finding(NamedTuple):
 class Hypervisor(Plugin):
     """A hypervisor: where NIC events come from and how an appliance is started (snf.hypervisor)."""
 
+    packages: ClassVar[Sequence[str]] = ()
+    """Packages of this node that its appliance needs beside those that libguestfs names."""
+
     @abstractmethod
     def nic_event(self, argv: Sequence[str], environ: Mapping[str, str]) -> NicEvent:
         """Read a NIC event as the cluster manager or the hypervisor delivers it.
@@ -75,11 +78,19 @@ class Hypervisor(Plugin):
         """The name under which the guest's kernel will see a disk, for example ``/dev/vda``."""
 
     @abstractmethod
-    def launcher(self, appliance: Appliance, memory: int) -> Launcher:
-        """How to start the appliance on this node, with ``memory`` MiB.
+    def launcher(self, appliance: Appliance) -> Launcher:
+        """How to start the appliance on this node.
 
         Raises ApplianceError with a remedy where it cannot be started here.
         """
+
+    def prepare(self, appliance: Appliance) -> Iterator[Finding]:
+        """Do once per node, into the appliance's directory, what makes later starts faster.
+
+        Called by ``snf appliance build`` on an appliance that nobody uses yet. Says what was done;
+        a finding that is not well does not prevent the appliance from being used. Takes seconds.
+        """
+        yield from ()
 
     def check(self, appliance: Appliance | None) -> Iterator[Finding]:
         """What ``snf doctor`` says of this hypervisor on this node.

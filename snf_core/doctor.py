@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import sys
 from importlib import util
 from pathlib import Path
@@ -100,26 +99,26 @@ def _appliance(settings: Config) -> tuple[Appliance | None, list[Finding]]:
             fatal=False,
         )
     )
-    user = settings.appliance.user
-    try:
-        entry = pwd.getpwnam(user)
-    except KeyError:
-        return found, [*findings, Finding(False, f"there is no user {user}", rebuild)]
-    if entry.pw_uid == 0:
-        remedy = "set [appliance] user to an unprivileged user"
-        findings.append(Finding(False, f"the appliance must not run as {user}", remedy))
-    findings += _readable(found, entry)
+    findings += _identities(settings.appliance.user, found)
     return found, findings
 
 
-def _readable(found: Appliance, entry: pwd.struct_passwd) -> Iterator[Finding]:
-    user, group = f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}"
+def _identities(user: str, found: Appliance) -> Iterator[Finding]:
+    from snf_core.image import identity
+
+    try:
+        pool = identity.pool(user)
+    except SnfError as error:
+        yield Finding(False, error.message, error.remedy)
+        return
+    yield Finding(True, f"up to {len(pool)} deployments at once have user ids of their own")
+    own = pool.identity(0, ())
     for file in (found.kernel, found.initrd, found.root):
-        done = run(["setpriv", user, group, "--clear-groups", "test", "-r", file], check=False)
-        if done.returncode != 0:
+        words = ["setpriv", f"--reuid={own.uid}", f"--regid={own.gid}", "--clear-groups"]
+        if run([*words, "test", "-r", file], check=False).returncode != 0:
             yield Finding(
                 False,
-                f"user {entry.pw_name} cannot read {file}",
+                f"user id {own.uid}, of {user}'s subordinate ones, cannot read {file}",
                 f"let everybody read {file} and enter the directories above it",
             )
 

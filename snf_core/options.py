@@ -71,7 +71,8 @@ APPLIANCE = [
     cfg.StrOpt(
         "user",
         default="snf-appliance",
-        help="Unprivileged user that runs the appliance and everything that reads a guest.",
+        help="Unprivileged user whose subordinate ids (subuid(5)) run the appliance and everything "
+        "that reads a guest: each deployment has one of its own.",
     ),
     cfg.IntOpt("memory", default=512, min=256, max=8192, help="Memory of the appliance, in MiB."),
     cfg.IntOpt(
@@ -79,12 +80,6 @@ APPLIANCE = [
         default=600,
         min=10,
         help="Seconds a guest's customization may take, the appliance's start included.",
-    ),
-    cfg.IntOpt(
-        "grace",
-        default=5,
-        min=0,
-        help="Seconds between the request to stop after the timeout and the kill.",
     ),
 ]
 

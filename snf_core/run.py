@@ -19,6 +19,7 @@ LOG = logging.getLogger(__name__)
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked up; the caller's PATH is not trusted (Xen gives none at all)."""
 
+Process = subprocess.Popen[bytes]
 PIPE = subprocess.PIPE
 STDOUT = subprocess.STDOUT
 DEVNULL = subprocess.DEVNULL
@@ -82,7 +83,7 @@ def started(
     stderr: int = DEVNULL,
     linger: float = 0,
     grace: float = 5,
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[Process]:
     """Start a program in a session of its own, and end it when the block ends.
 
     At the end of the block its standard input, if a pipe, is closed; it may end by itself within
@@ -113,7 +114,7 @@ def started(
                 stream.close()
 
 
-def _end(process: subprocess.Popen[bytes], linger: float, grace: float) -> None:
+def _end(process: Process, linger: float, grace: float) -> None:
     for signal_it, seconds in ((process.poll, linger), (process.terminate, grace)):
         signal_it()
         try:

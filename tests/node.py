@@ -3,22 +3,20 @@ under exactly the environment Ganeti gives them."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snf_core import appliance, config
-from snf_core.errors import ApplianceError
+from snf_core import config
 from snf_core.ganeti import definition
+from snf_core.image import identity
+from tests import appliances
 from tests.images.debian import cache_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 MAC = "aa:00:00:5e:00:01"
 UUID = "6f1c9a5e-24f0-4f1e-9be5-0a1f3c5d7e90"
@@ -106,11 +104,8 @@ def make(
         )
     )
     loaded = config.load(file)
-    with _only_builder(state):
-        if not _has_appliance(loaded):
-            progress("building the fixed appliance")
-            appliance.build(loaded)
-        appliance.make_user(loaded.appliance.user)
+    appliances.provide(loaded, progress)
+    identity.reserve(loaded.appliance.user)
     return Node(directory, file, definition.install(directory / "os", file), runtime)
 
 
@@ -182,8 +177,8 @@ def event_environment(name: str, interface: str, nic: Mapping[str, str]) -> dict
 
 
 def leftovers(node: Node) -> list[str]:
-    """Directories, processes and loop devices of deployments on this node that are still there."""
-    left = [str(path) for path in (node.runtime / "deployments").glob("*")]
+    """Files, processes and loop devices of deployments on this node that are still there."""
+    left = [str(path) for path in (node.runtime / "deployment").glob("*")]
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "cmdline").read_bytes()
@@ -195,21 +190,3 @@ def leftovers(node: Node) -> list[str]:
         if str(node.directory) in backing.read_text():
             left.append(f"loop device {backing.parts[3]}")
     return left
-
-
-def _has_appliance(loaded: config.Config) -> bool:
-    try:
-        return appliance.is_current(appliance.locate(loaded))
-    except ApplianceError:
-        return False
-
-
-@contextmanager
-def _only_builder(directory: Path) -> Iterator[None]:
-    directory.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(directory / "appliance.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -1,31 +1,31 @@
-"""One appliance for all tests here: started once, with two blank disks that tests lay out anew."""
+"""Two appliances for all tests here, as deployments start them: one booted, one resumed from its
+saved state. Each is started once, with two blank disks that tests lay out anew.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from snf_core import appliance as appliances
 from snf_core import config
-from snf_core.appliance import Appliance, Launcher
-from snf_core.errors import ApplianceError
-from snf_core.image import guest as guest_module
+from snf_core.appliance import held
+from tests import appliances
 from tests.images.debian import cache_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from snf_core.appliance import Appliance, Launcher
+    from snf_core.config import Config
     from snf_core.image.guest import Guest
 
 DISK_BYTES = 2 << 30
 DISKS = ("/dev/sda", "/dev/sdb")
-HYPERVISOR = '#!/bin/sh\nexec qemu-system-x86_64 "$@"\n'
 
 LINUX_TYPE = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 
@@ -47,6 +47,7 @@ class Laboratory:
             os.truncate(self.disks[device], 0)
             os.truncate(self.disks[device], DISK_BYTES)
             self.guest.reread(device)
+        self.guest.unmount_all()  # before which the tables are read: ``handle`` would not see to it
 
     def partition(self, device: str, label: str, sizes: Sequence[int]) -> list[str]:
         """A blank disk with partitions of so many MiB; returns their devices."""
@@ -68,28 +69,32 @@ class Laboratory:
 
 
 @pytest.fixture(scope="session")
-def appliance(tmp_path_factory: pytest.TempPathFactory) -> Appliance:
-    """A fixed appliance made of this machine's packages, kept in the tests' cache."""
-    cache = cache_directory()
-    cache.mkdir(parents=True, exist_ok=True)
+def configuration(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """That of a node which emulates, whatever it could do, with the tests' shared appliance."""
     directory = tmp_path_factory.mktemp("config")
     (directory / "snf.conf").write_text(
-        f"[directories]\nstate = {cache}\nruntime = {directory}\n[appliance]\nuser = root\n"
+        f"[directories]\nstate = {cache_directory()}\nruntime = {directory}\n"
+        "[hypervisor.kvm]\naccelerator = tcg\n"
     )
-    configuration = config.load(directory / "snf.conf")
-    with (cache / "appliance.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with contextlib.suppress(ApplianceError):
-            found = appliances.locate(configuration)
-            if appliances.is_current(found):
-                return found
-        return appliances.build(configuration)
+    return config.load(directory / "snf.conf")
 
 
 @pytest.fixture(scope="session")
-def launcher() -> Launcher:
-    """QEMU as it is, emulating: what a launcher adds is tested with the plugin that has it."""
-    return Launcher(HYPERVISOR, memory=512, settings=("force_tcg",))
+def appliance(configuration: Config) -> Iterator[Appliance]:
+    """A fixed appliance made of this machine's packages, kept in the tests' cache."""
+    appliances.provide(configuration)
+    with held(configuration) as found:
+        yield found
+
+
+@pytest.fixture(scope="session", params=["booted", "resumed"])
+def launcher(
+    request: pytest.FixtureRequest, configuration: Config, appliance: Appliance
+) -> Launcher:
+    """How deployments start the appliance, and what they fall back on."""
+    resuming = appliances.kvm_launcher(configuration, appliance)
+    assert resuming.fallback, resuming.warning
+    return resuming if request.param == "resumed" else resuming.fallback
 
 
 @pytest.fixture(scope="session")
@@ -107,17 +112,9 @@ def started(
     appliance: Appliance, launcher: Launcher, directory: Path, count: int
 ) -> Iterator[Laboratory]:
     """A running appliance with blank, sparse disks of DISK_BYTES each."""
-    program = directory / "hypervisor"
-    program.write_text(launcher.program)
-    program.chmod(0o755)
-    disks = {}
-    for device in DISKS[:count]:
-        disks[device] = directory / f"{os.path.basename(device)}.raw"
-        with disks[device].open("wb") as file:
+    disks = {device: directory / f"{os.path.basename(device)}.raw" for device in DISKS[:count]}
+    for disk in disks.values():
+        with disk.open("wb") as file:
             file.truncate(DISK_BYTES)
-    guest = guest_module.start(appliance, launcher, program, directory, list(disks.values()))
-    handle = guest._handle
-    try:
-        yield Laboratory(guest, handle, disks)
-    finally:
-        handle.close()
+    with appliances.opened(appliance, launcher, directory, list(disks.values())) as guest:
+        yield Laboratory(guest, guest._handle, disks)

@@ -13,6 +13,9 @@ import pytest
 
 from snf_core.errors import ApplianceError, GuestError
 from snf_core.image import layout
+from snf_core.image.customization import Customization
+from snf_core.image.disk_tasks import FilesystemResizeUnmounted
+from snf_core.image.properties import Properties
 from tests.guest.conftest import DISK_BYTES, LINUX_TYPE, started
 
 if TYPE_CHECKING:
@@ -262,11 +265,7 @@ def _put(laboratory: Laboratory, small: Path) -> None:
 
 
 def _grow(guest: Guest) -> None:
-    growth = layout.grow(guest.table("/dev/sda"))
-    if growth.move_backup_header:
-        guest.move_backup_header("/dev/sda")
-    for resize in growth.resizes:
-        guest.resize_partition("/dev/sda", resize.number, resize.last_sector)
+    guest.grow_table("/dev/sda", layout.grow(guest.table("/dev/sda")))
 
 
 LAST_SECTOR = DISK_BYTES // SECTOR - layout.RESERVED - 1
@@ -290,7 +289,7 @@ class TestGrowth:
             (5, 2048, 8192),
             (2, 10240, 262144),
         ]
-        assert (table.label, table.size, table.sector) == ("gpt", DISK_BYTES, SECTOR)
+        assert (table.label, table.size) == ("gpt", DISK_BYTES)
         assert table.partitions[1].type == LINUX_TYPE
 
         _grow(laboratory.guest)
@@ -309,7 +308,11 @@ class TestGrowth:
         with laboratory.disks["/dev/sda"].open("rb") as disk:
             disk.seek(DISK_BYTES - SECTOR)
             assert disk.read(8) == b"EFI PART", "no backup header at the end"
-        assert layout.grow(grown).resizes == ()
+        assert layout.grow(grown) == ()
+        laboratory.guest.unmount_all()
+        for partition in grown.partitions:
+            device = f"/dev/sda{partition.number}"
+            assert laboratory.handle.blockdev_getsize64(device) == partition.size
 
     @pytest.mark.parametrize("logical", [False, True])
     def test_mbr(self, laboratory: Laboratory, tmp_path: Path, logical: bool) -> None:
@@ -344,25 +347,107 @@ class TestGrowth:
         assert "bootable" in after
         assert _values(before, "label-id") == _values(after, "label-id")
 
-    def test_file_system_follows(self, laboratory: Laboratory, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("kind", "options", "mounted"),
+        [
+            ("ext2", (), True),
+            ("ext3", (), True),
+            ("ext4", (), True),
+            ("ext4", ("-b", "1024"), True),
+            ("ext4", ("-O", "^64bit,^metadata_csum,uninit_bg"), True),
+            ("ext4", ("-O", "^has_journal"), True),
+            ("ext2", ("-O", "^resize_inode"), False),
+            ("ext4", ("-O", "meta_bg,^resize_inode"), False),
+            ("ext4", ("-O", "inline_data,quota"), False),
+        ],
+    )
+    def test_file_system_follows(
+        self,
+        laboratory: Laboratory,
+        tmp_path: Path,
+        kind: str,
+        options: tuple[str, ...],
+        mounted: bool,
+    ) -> None:
         _sfdisk(tmp_path / "small", 128 * MIB, "label: gpt\n1 : start=2048, size=100000\n")
         _put(laboratory, tmp_path / "small")
+        _make_ext(laboratory, tmp_path / "fs", kind, options)
         guest, handle = laboratory.guest, laboratory.handle
-        handle.mkfs("ext4", "/dev/sda1")
-        laboratory.write_tree("/dev/sda1", {"/precious": "data"})
+        guest.reread("/dev/sda")
+        guest.mount("/dev/sda1", "/")
+        handle.write("/precious", b"data")
+        guest.unmount_all()
         _grow(guest)
-        guest.check_ext("/dev/sda1")
-        guest.grow_ext("/dev/sda1")
-        state = guest.ext_state("/dev/sda1")
-        size = int(state["Block count"]) * int(state["Block size"])
-        partition = guest.partitions()[0].size
-        assert state["Filesystem state"] == "clean"
-        assert partition - 64 * MIB < size <= partition
-        guest.mount("/dev/sda1", "/", read_only=True)
+        device, size = "/dev/sda1", guest.partitions()[0].size
+        assert guest.filesystem(device) == handle.vfs_type(device) == kind
+        assert (guest.ext_superblock(device).grows_to >= size) == mounted
+        assert not guest.ext_superblock(device).fills(size)
+        features = handle.tune2fs_l(device)["Filesystem features"]
+
+        task = FilesystemResizeUnmounted(None)
+        assert list(task.run(guest, Customization("web1", properties=Properties()))) == []
+        guest.unmount_all()
+
+        state = handle.tune2fs_l(device)
+        superblock = guest.ext_superblock(device)
+        assert superblock.fills(size)
+        assert superblock.size == int(state["Block count"]) * int(state["Block size"])
+        assert state["Filesystem state"] == superblock.state == "clean"
+        assert state["Filesystem features"] == features
+        image = f"{laboratory.disks['/dev/sda']}?offset={2048 * SECTOR}"
+        subprocess.run(["e2fsck", "-f", "-n", image], check=True, capture_output=True)
+        guest.mount(device, "/", read_only=True)
         assert guest.read("/precious") == "data"
         with pytest.raises(GuestError, match="Read-only"):
             guest.write("/new", "x")
         guest.unmount_all()
+
+
+def _make_ext(laboratory: Laboratory, file: Path, kind: str, options: tuple[str, ...]) -> None:
+    """A file system in the first partition, made outside, as that in an image is."""
+    with file.open("wb") as new:
+        new.truncate(100000 * SECTOR)
+    subprocess.run([f"mkfs.{kind}", "-q", *options, file], check=True, capture_output=True)
+    with laboratory.disks["/dev/sda"].open("r+b") as disk:
+        disk.seek(2048 * SECTOR)
+        disk.write(file.read_bytes())
+
+
+class TestChangeFromOutside:
+    """The host copies an image onto the disk after the appliance has seen it, as its udev does."""
+
+    @pytest.mark.parametrize("turn", range(3))
+    def test_all_of_it_is_seen(self, laboratory: Laboratory, tmp_path: Path, turn: int) -> None:
+        guest, handle = laboratory.guest, laboratory.handle
+        [device] = laboratory.partition("/dev/sda", "gpt", [64])
+        handle.mkfs("ext4", device)
+        guest.reread("/dev/sda")
+        assert guest.filesystem(device) == "ext4"
+        places = [*range(0, 16 * MIB, 2 * MIB), DISK_BYTES - MIB]
+        for place in places:  # now cached, if anything is
+            handle.pread_device("/dev/sda", 64 << 10, place)
+            handle.pread_device(device, 64 << 10, place % (32 * MIB))
+
+        start = 4096 * (turn + 1) * SECTOR
+        _sfdisk(
+            tmp_path / "new", 64 * MIB, f"label: dos\n1 : start={start // SECTOR}, size=65536\n"
+        )
+        content = (tmp_path / "new").read_bytes()[:MIB] + os.urandom(31 * MIB)
+        with laboratory.disks["/dev/sda"].open("r+b") as file:
+            file.write(content)
+            file.seek(DISK_BYTES - MIB)
+            file.write(content[-MIB:])
+
+        guest.reread("/dev/sda")
+        assert [(p.start, p.size) for p in guest.partitions()] == [(start, 65536 * SECTOR)]
+        assert guest.filesystem(device) == ""
+        guest.unmount_all()  # before which the kernel reads the table
+        assert handle.blockdev_getsize64(device) == 65536 * SECTOR
+        for place in places[:-1]:
+            for read, offset in (("/dev/sda", place), (device, start + place)):
+                found = handle.pread_device(read, 64 << 10, place)
+                assert found == content[offset : offset + (64 << 10)], (read, place)
+        assert handle.pread_device("/dev/sda", MIB, DISK_BYTES - MIB) == content[-MIB:]
 
 
 def _values(dump: str, word: str) -> list[str]:

@@ -66,3 +66,38 @@ def test_one_that_does_not_say_what_it_was_made_from_is_out_of_date(
     if manifest is not None:
         (made / "manifest.json").write_text(manifest)
     assert appliance.is_current(appliance.locate(config)) is False
+
+
+def test_one_that_is_held_is_not_removed(config: Config, made: Path) -> None:
+    with appliance.held(config) as first, appliance.held(config) as second:
+        assert first == second == appliance.locate(config)
+        appliance._remove_unless_held(made)
+        assert first.root.read_text() == "root"
+    appliance._remove_unless_held(made)
+    assert not made.exists()
+
+
+def test_none_to_be_held(config: Config, made: Path) -> None:
+    (made / "root").unlink()
+    with pytest.raises(ApplianceError, match="there is no fixed"), appliance.held(config):
+        pass
+
+
+def test_one_that_is_replaced_meanwhile(
+    config: Config, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Located, but removed before it could be held: the new one is."""
+    other = made.with_name("appliance.5678")
+    true = appliance.locate
+
+    def locate(config: Config) -> appliance.Appliance:
+        found = true(config)
+        if made.exists():
+            made.rename(other)
+            appliance.directory(config).unlink()
+            appliance.directory(config).symlink_to(other.name)
+        return found
+
+    monkeypatch.setattr(appliance, "locate", locate)
+    with appliance.held(config) as found:
+        assert found.directory == other

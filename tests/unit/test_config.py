@@ -44,13 +44,13 @@ def test_defaults_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_later_files_win(write: Write) -> None:
-    main = write("[appliance]\nmemory = 300\ntimeout = 100\ngrace = 1\n")
+    main = write("[appliance]\nmemory = 300\ntimeout = 100\nuser = one\n")
     write("[appliance]\nmemory = 400\ntimeout = 200\n", "10-node.conf")
     write("[appliance]\nmemory = 500\n", "20-more.conf")
     write("[appliance]\nmemory = 600\n", "30-no.conf.bak")
     write("[appliance]\nmemory = 700\n", ".40-hidden.conf")
     appliance = config.load(main).appliance
-    assert (appliance.memory, appliance.timeout, appliance.grace) == (500, 200, 1)
+    assert (appliance.memory, appliance.timeout, appliance.user) == (500, 200, "one")
 
 
 def test_drop_ins_alone(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +99,7 @@ def test_groups_without_regard_to_case(write: Write) -> None:
 def test_a_bad_option_names_file_group_and_option(
     write: Write, text: str, words: list[str]
 ) -> None:
-    main = write("[appliance]\ngrace = 2\n")
+    main = write("[appliance]\ntimeout = 20\n")
     file = write(f"[appliance]\n{text}\n", "node.conf")
     conf = config.load(main)
     with pytest.raises(ConfigError) as caught:

@@ -106,33 +106,3 @@ def test_a_size_descriptor_is_a_number(text: str) -> None:
     environ = INSTANCE | {"EXPORT_DEVICE": str(Path(__file__)), "EXP_SIZE_FD": text}
     with pytest.raises(InvalidValueError, match="EXP_SIZE_FD"):
         scripts.export(environ, Config([]))
-
-
-def test_a_password_gives_way_to_its_hash_before_anything_else() -> None:
-    environ = {
-        "OSP_IMG_ID": "debian.img",
-        "OSP_IMG_FORMAT": "diskdump",
-        "OSP_IMG_PASSWD": "correct horse battery",
-        "OSP_INST_PROPERTIES": '{"passwd_hashing_method": "sha256"}',
-        "INSTANCE_NAME": "web1.example.org",
-    }
-    hashed = scripts.with_hashed_password(environ, Config([]))
-    assert hashed is not None
-    assert hashed["OSP_IMG_PASSWD_HASH"].startswith("$5$")
-    assert "correct horse battery" not in str(hashed)
-    kept = {name: hashed[name] for name in environ if name != "OSP_IMG_PASSWD"}
-    assert hashed == kept | {"OSP_IMG_PASSWD_HASH": hashed["OSP_IMG_PASSWD_HASH"]}
-    assert scripts.with_hashed_password(hashed, Config([])) is None
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"OSP_IMG_PASSWD": ""}, {"OSP_IMG_PASSWD_HASH": "$6$x$y"}, {"OSP_INST_PROPERTIES": "{"}],
-)
-def test_what_is_wrong_is_left_for_create_to_say(wrong: dict[str, str]) -> None:
-    environ = {
-        "OSP_IMG_ID": "debian.img",
-        "OSP_IMG_FORMAT": "diskdump",
-        "OSP_IMG_PASSWD": "secret enough",
-    }
-    assert scripts.with_hashed_password(environ | wrong, Config([])) is None

@@ -38,7 +38,7 @@ def test_xen_refuses_everything(name: str) -> None:
     for request in (
         lambda: xen.nic_event(["vif1.0"], {}),
         lambda: xen.disk_name(model.Disk(0, "/dev/vg/disk")),
-        lambda: xen.launcher(Appliance(Path("/nowhere"), Path("/nowhere")), 512),
+        lambda: xen.launcher(Appliance(Path("/nowhere"), Path("/nowhere"), 512)),
     ):
         with pytest.raises(UnsupportedError, match=f"hypervisor {name}: ") as caught:
             request()

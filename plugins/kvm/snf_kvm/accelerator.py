@@ -7,7 +7,6 @@ reach its init within seconds. The answer is kept until the node reboots or QEMU
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import time
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snf_core.run import PIPE, STDOUT, started
+from snf_kvm import remembered
 
 if TYPE_CHECKING:
     from snf_core.appliance import Appliance
 
 DEVICE = Path("/dev/kvm")
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _REACHED = b"Run /init as init process"
 """What a Linux kernel prints when it hands over to user space (init/main.c)."""
 
@@ -42,14 +41,12 @@ class Accelerator:
 
 def find(qemu: Path, appliance: Appliance, seconds: int) -> Accelerator:
     """The accelerator of this node, from the cache or by trying it for at most ``seconds``."""
-    key = [BOOT_ID.read_text().strip(), str(qemu), *_identity(qemu), *_identity(appliance.kernel)]
+    key = [str(qemu), *remembered.status(qemu, appliance.kernel)]
     cache = appliance.boot_cache / "accelerator.json"
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        known = json.loads(cache.read_text())
-        if known["key"] == key:
-            return Accelerator(**known["accelerator"])
+    with suppress(TypeError):
+        return Accelerator(**remembered.recall(cache, key))
     found = probe(qemu, appliance, seconds)
-    _remember(cache, json.dumps({"key": key, "accelerator": asdict(found)}))
+    remembered.remember(cache, key, asdict(found))
     return found
 
 
@@ -90,15 +87,3 @@ def _read_until(descriptor: int, marker: bytes, seconds: float) -> bytes:
             break
         said += chunk
     return said
-
-
-def _identity(file: Path) -> list[int]:
-    found = file.stat()
-    return [found.st_size, found.st_mtime_ns]
-
-
-def _remember(cache: Path, text: str) -> None:
-    temporary = cache.with_name(f"{cache.name}.{os.getpid()}")
-    with suppress(OSError):  # whoever may not write there finds it out again
-        temporary.write_text(text)
-        temporary.replace(cache)

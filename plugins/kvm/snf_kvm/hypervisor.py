@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import grp
 import os
+import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from oslo_config import cfg
 
 from snf_core.appliance import Launcher
 from snf_core.contract import Finding, Hypervisor
-from snf_core.errors import ApplianceError
+from snf_core.errors import ApplianceError, SnfError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from snf_core.appliance import Appliance
     from snf_core.model import Disk, NicEvent
     from snf_kvm.accelerator import Accelerator
+    from snf_kvm.saved import Saved
 
 OPTIONS = [
     cfg.StrOpt(
@@ -45,6 +48,19 @@ OPTIONS = [
         help="Seconds within which a kernel must come up with KVM for it to be used. Tried once "
         "per boot of the node.",
     ),
+    cfg.BoolOpt(
+        "resume",
+        default=True,
+        help="Resume the appliance from the state that was saved when it was built, instead of "
+        "booting it for each deployment.",
+    ),
+    cfg.IntOpt(
+        "resume_timeout",
+        default=10,
+        min=1,
+        help="Seconds after which a resumed appliance that is not ready is booted instead. A "
+        "state that does not fit or that QEMU refuses is noticed at once.",
+    ),
 ]
 
 _OVERHEAD = 4 << 30
@@ -64,6 +80,7 @@ class Kvm(Hypervisor):
 
     api_version = "1.0"
     options = OPTIONS
+    packages = ("python3-minimal",)
 
     def nic_event(self, argv: Sequence[str], environ: Mapping[str, str]) -> NicEvent:
         """A NIC event as Ganeti's KVM network scripts get it; see ``snf_kvm.nic``."""
@@ -75,7 +92,7 @@ class Kvm(Hypervisor):
         """``/dev/vdX`` for paravirtual disks, ``/dev/sdX`` for the emulated kinds."""
         return f"/dev/{_LETTERS.get(disk.frontend, 'vd')}{chr(ord('a') + disk.index)}"
 
-    def launcher(self, appliance: Appliance, memory: int) -> Launcher:
+    def launcher(self, appliance: Appliance) -> Launcher:
         """The appliance in QEMU, with KVM or emulated. Raises ApplianceError without QEMU."""
         qemu = Path(self.conf.qemu)
         if not os.access(qemu, os.X_OK):
@@ -84,13 +101,44 @@ class Kvm(Hypervisor):
                 remedy="install qemu-system-x86, or set [hypervisor.kvm] qemu",
             )
         accelerator = self._accelerator(appliance)
-        limit = (memory << 20) + _OVERHEAD
-        return Launcher(
-            program=_program(qemu, limit),
-            memory=memory,
+        booting = Launcher(
+            program=self._program(appliance),
+            memory=appliance.memory,
             settings=("force_tcg",) if accelerator.emulated else ("force_kvm",),
             groups=() if accelerator.emulated else _kvm_groups(),
         )
+        if not self.conf.resume:
+            return booting
+        from snf_kvm import saved
+
+        try:
+            fit = saved.find(qemu, accelerator.name, appliance)
+        except ApplianceError as error:
+            warning = f"the appliance is booted, which takes seconds: {error}"
+            return replace(booting, warning=warning)
+        booting = replace(booting, feature_cache=fit.features)  # it is of the same QEMU
+        return replace(
+            booting,
+            program=self._program(appliance, fit, accelerator.name),
+            patience=self.conf.resume_timeout,
+            fallback=booting,
+        )
+
+    def prepare(self, appliance: Appliance) -> Iterator[Finding]:
+        """Save a state of the appliance for each accelerator that works here, and prove it."""
+        qemu = Path(self.conf.qemu)
+        if not self.conf.resume or not os.access(qemu, os.X_OK):
+            return
+        from snf_kvm import save
+
+        for name in {"tcg", self._accelerator(appliance).name}:
+            try:
+                save.save(qemu, name, appliance)
+                yield self._proof(appliance, name)
+            except SnfError as error:
+                save.discard(appliance, name)
+                statement = f"the appliance will be booted with {name}, which takes seconds: "
+                yield Finding(False, statement + error.message, error.remedy, fatal=False)
 
     def check(self, appliance: Appliance | None) -> Iterator[Finding]:
         """QEMU, and what executes the appliance."""
@@ -107,6 +155,12 @@ class Kvm(Hypervisor):
             yield Finding(False, slow, remedy, fatal=False)
         else:
             yield Finding(True, "the appliance runs with KVM")
+        if self.conf.resume:
+            try:
+                yield self._proof(appliance, accelerator.name)
+            except SnfError as error:
+                statement = f"the appliance is booted, which takes seconds: {error.message}"
+                yield Finding(False, statement, error.remedy, fatal=False)
 
     def _accelerator(self, appliance: Appliance) -> Accelerator:
         from snf_kvm import accelerator
@@ -115,20 +169,40 @@ class Kvm(Hypervisor):
             return accelerator.find(Path(self.conf.qemu), appliance, self.conf.probe_timeout)
         return accelerator.Accelerator(self.conf.accelerator, "so it is configured")
 
+    def _proof(self, appliance: Appliance, accelerator: str) -> Finding:
+        """Resume the saved state once. Raises ApplianceError if that cannot be done."""
+        from snf_kvm import prove, saved
 
-def _program(qemu: Path, address_space: int) -> str:
-    """The launcher's text with its settings filled in. Debian's Python, without site packages."""
-    from snf_kvm import launcher
+        fit = saved.find(Path(self.conf.qemu), accelerator, appliance)
+        seconds = prove.prove(self._program(appliance, fit, accelerator))
+        return Finding(
+            True, f"the appliance saved on {fit.date} is ready {seconds:.2f} s after its start "
+            f"with {accelerator}",
+        )  # fmt: skip
 
-    text = Path(launcher.__file__).read_text()
-    settings = (
-        ('QEMU = "/usr/bin/qemu-system-x86_64"', f"QEMU = {str(qemu)!r}"),
-        ("ADDRESS_SPACE = 0", f"ADDRESS_SPACE = {address_space}"),
-    )
-    for default, value in settings:
-        assert default in text
-        text = text.replace(default, value)
-    return f"#!/usr/bin/python3 -IS\n{text}"
+    def _program(
+        self, appliance: Appliance, fit: Saved | None = None, accelerator: str = ""
+    ) -> str:
+        """The launcher's text with its settings filled in: to boot, or to resume what fits.
+
+        Run by Debian's Python, without site packages.
+        """
+        from snf_kvm import launcher, machine
+
+        settings: dict[str, object] = {
+            "QEMU": self.conf.qemu,
+            "ADDRESS_SPACE": (appliance.memory << 20) + _OVERHEAD,
+        }
+        if fit:
+            settings["MACHINE"] = machine.arguments(fit.machine, accelerator, appliance.memory)
+            settings["STATE"] = str(fit.state)
+            settings["ROOT"] = str(fit.root)
+        lines = Path(launcher.__file__).read_text().splitlines(keepends=True)
+        for name, value in settings.items():
+            places = [n for n, line in enumerate(lines) if re.match(rf"{name}(:.*)? = ", line)]
+            assert len(places) == 1
+            lines[places[0]] = f"{name} = {value!r}\n"
+        return "#!/usr/bin/python3 -IS\n" + "".join(lines)
 
 
 def _kvm_groups() -> tuple[str, ...]:

@@ -8,21 +8,38 @@ libguestfs runs it with QEMU's arguments, first for feature detection (passed on
 then for the appliance. There each ``-drive`` whose file is one of our placeholders is replaced
 by a descriptor, received over the Unix socket $SNF_DISKS with SCM_RIGHTS (unix(7)) and given to
 QEMU with ``-add-fd`` (qemu(1)): so QEMU needs no right to open a disk.
+
+With a saved state to resume (STATE), the machine is the one that was saved (MACHINE) instead of
+the one libguestfs describes; of libguestfs's arguments only the disks and the channel to guestfsd
+are used, and what was saved continues in it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import signal
 import socket
 import stat
+import struct
 import sys
+import time
 
 QEMU = "/usr/bin/qemu-system-x86_64"
 ADDRESS_SPACE = 0
 """Bytes of address space QEMU may use at most; 0 for no limit."""
+
+MACHINE: list[str] = []
+"""The arguments of the machine whose state was saved."""
+STATE = ""
+"""The file that holds the saved state; empty to boot."""
+ROOT = ""
+"""The image, in qcow2 format, of the root file system as it was when the state was saved."""
+
+MESSAGE = struct.Struct("!dB32s")
+"""What a resumed appliance is told: seconds since the epoch, number of disks, random bytes."""
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 """All classes of system calls that QEMU's seccomp filter knows."""
@@ -41,30 +58,61 @@ def receive(address: str) -> dict[str, int]:
     return dict(zip(message.decode().split("\0"), descriptors, strict=True))
 
 
-def rewrite(argv: list[str], disks: dict[str, int]) -> list[str]:
-    """QEMU's arguments with placeholders replaced by descriptors, and the sandbox switched on.
+def drive(word: str, disks: dict[str, int]) -> str:
+    """The value of a ``-drive`` argument with a placeholder in it replaced by a descriptor."""
+    key, comma, rest = word.partition(",")
+    path = key.removeprefix("file=")
+    if path == key or path not in disks:
+        return word
+    descriptor = disks[path]
+    driver = "host_device" if stat.S_ISBLK(os.fstat(descriptor).st_mode) else "file"
+    # The descriptor is open for writing; QEMU's default is to begin with a read-only one.
+    # Where storage is full, QEMU's default is to stop the machine until somebody makes room.
+    options = f"auto-read-only=off,werror=report,file.driver={driver}"
+    return f"{options},file.filename=/dev/fdset/{descriptor}{comma}{rest}"
 
-    Raises ValueError unless every disk was found: QEMU would open an empty placeholder instead.
+
+def boot(argv: list[str], disks: dict[str, int]) -> list[str]:
+    """libguestfs's own arguments, with descriptors in the placeholders' places."""
+    return [drive(word, disks) for word in argv]
+
+
+def resume(argv: list[str], disks: dict[str, int]) -> list[str]:
+    """The machine that was saved, with libguestfs's channel and disks.
+
+    Opens what QEMU inherits: the saved state, and a socket with the message for the appliance.
     """
-    words, missing = [], set(disks)
-    for word in argv:
-        key, comma, rest = word.partition(",")
-        path = key.removeprefix("file=")
-        if path == key or path not in disks:
-            words.append(word)
-            continue
-        missing.discard(path)
-        descriptor = disks[path]
-        driver = "host_device" if stat.S_ISBLK(os.fstat(descriptor).st_mode) else "file"
-        # The descriptor is open for writing; QEMU's default is to begin with a read-only one.
-        # Where storage is full, QEMU's default is to stop the machine until somebody makes room.
-        options = f"auto-read-only=off,werror=report,file.driver={driver}"
-        words.append(f"{options},file.filename=/dev/fdset/{descriptor}{comma}{rest}")
+    words = list(MACHINE)
+    words += ["-drive", f"file={ROOT},format=qcow2,id=root,if=none,snapshot=on,cache=unsafe"]
+    words += ["-chardev", next(word for word in argv if word.startswith("socket,path="))]
+    words += ["-serial", "stdio"]
+    placed = [drive(word, disks) for word in argv]
+    drives = [new for new, old in zip(placed, argv, strict=True) if new != old]
+    for target, new in enumerate(drives):
+        name = re.search(r",id=([^,]+)", new)
+        assert name
+        device = f"scsi-hd,drive={name[1]},bus=scsi.0,scsi-id={target},lun=0"
+        words += ["-drive", new, "-device", device]
+    ours, theirs = socket.socketpair()
+    ours.send(MESSAGE.pack(time.time(), len(drives), os.urandom(32)))
+    state = os.open(STATE, os.O_RDONLY)
+    for descriptor in (ours.fileno(), theirs.fileno(), state):
+        os.set_inheritable(descriptor, True)
+    words += ["-chardev", f"socket,id=resume,fd={theirs.detach()}", "-incoming", f"fd:{state}"]
+    ours.detach()  # kept open: the message would be lost with the socket's other end
+    return words
+
+
+def handed_over(words: list[str], disks: dict[str, int]) -> list[str]:
+    """The arguments that give QEMU the disks' descriptors.
+
+    Raises ValueError unless every disk was placed: QEMU would open an empty placeholder instead.
+    """
+    text = "\n".join(words)
+    missing = [path for path, number in disks.items() if f"/dev/fdset/{number}," not in f"{text},"]
     if missing:
-        raise ValueError(f"no argument of QEMU's names {', '.join(sorted(missing))}")
-    for descriptor in disks.values():
-        words += ["-add-fd", f"fd={descriptor},set={descriptor}"]
-    return [*words, "-sandbox", SANDBOX]
+        raise ValueError(f"no argument of QEMU's names {', '.join(missing)}")
+    return [word for number in disks.values() for word in ("-add-fd", f"fd={number},set={number}")]
 
 
 def confine() -> None:
@@ -85,7 +133,8 @@ def main() -> None:
         disks = receive(os.environ["SNF_DISKS"])
         for descriptor in disks.values():
             os.set_inheritable(descriptor, True)
-        argv = rewrite(argv, disks)
+        argv = resume(argv, disks) if STATE else boot(argv, disks)
+        argv += [*handed_over(argv, disks), "-sandbox", SANDBOX]
     os.execv(QEMU, [QEMU, *argv])
 
 

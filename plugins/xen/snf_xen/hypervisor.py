@@ -29,7 +29,7 @@ class Xen(Hypervisor):
         """Raises UnsupportedError."""
         raise self._unsupported("disks cannot be named")
 
-    def launcher(self, appliance: Appliance, memory: int) -> Launcher:
+    def launcher(self, appliance: Appliance) -> Launcher:
         """Raises UnsupportedError."""
         raise self._unsupported("guests cannot be customized")
 

@@ -45,7 +45,7 @@ class Acme(Hypervisor):
         """Acme's guests have paravirtual disks only."""
         return f"/dev/vd{chr(ord('a') + disk.index)}"
 
-    def launcher(self, appliance: Appliance, memory: int) -> Launcher:
+    def launcher(self, appliance: Appliance) -> Launcher:
         """The appliance in an emulated machine."""
         if not os.access(self.conf.qemu, os.X_OK):
             raise ApplianceError(
@@ -53,7 +53,7 @@ class Acme(Hypervisor):
             )
         program = Path(__file__).with_name("launcher.py").read_text()
         program = program.replace("/usr/bin/qemu-system-x86_64", self.conf.qemu)
-        return Launcher(program, memory, settings=("force_tcg",))
+        return Launcher(program, appliance.memory, settings=("force_tcg",))
 
     def check(self, appliance: Appliance | None) -> Iterator[Finding]:
         """Whether there is a QEMU."""

@@ -49,10 +49,10 @@ class FakeGuest(Guest):
 
     def __init__(self, *partition_types: str, files: dict[str, str] | None = None) -> None:
         self.files = files or {}
-        self._types = partition_types
+        self.types = partition_types
 
     def partitions(self, device: str = "/dev/sda") -> tuple[Partition, ...]:
-        return tuple(Partition(i, i << 20, (i << 20) + 1, t) for i, t in enumerate(self._types, 1))
+        return tuple(Partition(i, i << 20, (i << 20) + 1, t) for i, t in enumerate(self.types, 1))
 
     def is_file(self, path: str) -> bool:
         return path in self.files
@@ -106,14 +106,14 @@ def test_nic_events(config: Config) -> None:
 
 def test_launcher(config: Config, tmp_path: Path) -> None:
     acme = extension.make(extension.HYPERVISOR, "acme", config)
-    appliance = Appliance(tmp_path, tmp_path)
+    appliance = Appliance(tmp_path, tmp_path, 512)
     with pytest.raises(ApplianceError, match="cannot be run"):
-        acme.launcher(appliance, 512)
+        acme.launcher(appliance)
     qemu = tmp_path / "qemu"
     qemu.write_text(QEMU)
     qemu.chmod(0o755)
     program = tmp_path / "program"
-    program.write_text(acme.launcher(appliance, 512).program)
+    program.write_text(acme.launcher(appliance).program)
     program.chmod(0o755)
     disk = tmp_path / "disk"
     disk.write_text("the disk's bytes")
