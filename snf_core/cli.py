@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snf_core.errors import SnfError
+from snf_core.ganeti import plaintext
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
     from snf_core.config import Config
+    from snf_core.contract import Finding
 
     Command = Callable[[argparse.Namespace, Config], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status: 0 done, 1 failed, 2 not understood."""
+    if "create" in sys.argv:
+        plaintext.withdraw()  # before anything is imported, which would be done twice otherwise
+    import logging
+
+    from snf_core.errors import SnfError
+
     arguments = _parser().parse_args(argv)
     logging.basicConfig(
         stream=sys.stderr,
@@ -46,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse
+    from pathlib import Path
+
     parser = argparse.ArgumentParser(
         prog="snf",
         description="Turns a raw disk and a NIC into a running, reachable, private machine.",
@@ -89,6 +97,8 @@ def _add_network(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _add_ganeti(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from pathlib import Path
+
     ganeti = commands.add_parser("ganeti", help="the glue for Ganeti")
     what = ganeti.add_subparsers(required=True, metavar="WHAT")
     install = what.add_parser("install", help="put the OS definition snf-image in place")
@@ -113,12 +123,16 @@ def _doctor(_arguments: argparse.Namespace, config: Config) -> int:
 
     failed = False
     for finding in doctor.examine(config):
-        mark = "ok" if finding.well else ("FAIL" if finding.fatal else "warn")
-        failed = failed or mark == "FAIL"
-        print(f"{mark:5} {finding.statement}")
-        if not finding.well and finding.remedy:
-            print(f"      {finding.remedy}")
+        _say(finding)
+        failed = failed or (finding.fatal and not finding.well)
     return 1 if failed else 0
+
+
+def _say(finding: Finding) -> None:
+    mark = "ok" if finding.well else ("FAIL" if finding.fatal else "warn")
+    print(f"{mark:5} {finding.statement}", flush=True)
+    if not finding.well and finding.remedy:
+        print(f"      {finding.remedy}", flush=True)
 
 
 def _plugins(arguments: argparse.Namespace, _config: Config) -> int:
@@ -156,7 +170,7 @@ def _config(arguments: argparse.Namespace, config: Config) -> int:
 def _appliance(_arguments: argparse.Namespace, config: Config) -> int:
     from snf_core import appliance
 
-    print(appliance.build(config).directory)
+    print(appliance.build(config, _say).directory)
     return 0
 
 
@@ -184,12 +198,8 @@ def _script(arguments: argparse.Namespace, config: Config) -> int:
     from snf_core.ganeti import scripts
 
     if arguments.script == "create":
-        hashed = scripts.with_hashed_password(os.environ, config)
-        if hashed is not None:
-            # Begin anew, so that no memory that is later forked holds the password itself.
-            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], hashed)
         scripts.create(
-            os.environ,
+            plaintext.hashed(os.environ, lambda whole: scripts.password_hash(whole, config)),
             config,
             report_file=arguments.report,
             progress_descriptor=arguments.progress_fd,

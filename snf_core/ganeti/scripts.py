@@ -48,20 +48,10 @@ def create(
         deploy.deploy(wanted, hypervisor, config, reporter)
 
 
-def with_hashed_password(environ: Mapping[str, str], config: Config) -> dict[str, str] | None:
-    """The environment with the password's hash in the password's place.
-
-    None where it holds no password, or not everything is as it should be: ``create`` says so.
-    """
-    if "OSP_IMG_PASSWD" not in environ:
-        return None
-    try:
-        checked = parameters.check(parameters.collect(config, environ))
-        made = password.make_hash(checked.password, checked.properties.get("PASSWD_HASHING_METHOD"))
-    except SnfError:
-        return None
-    others = {name: value for name, value in environ.items() if name != "OSP_IMG_PASSWD"}
-    return others | {"OSP_IMG_PASSWD_HASH": made}
+def password_hash(environ: Mapping[str, str], config: Config) -> str:
+    """The hash of the password in the environment. Raises SnfError if anything there is wrong."""
+    checked = parameters.check(parameters.collect(config, environ))
+    return password.make_hash(checked.password, checked.properties.get("PASSWD_HASHING_METHOD"))
 
 
 def rename(environ: Mapping[str, str], config: Config) -> None:

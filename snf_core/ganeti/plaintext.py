@@ -1,0 +1,73 @@
+"""A password in the clear, kept out of every memory that a guest's worker is forked from.
+
+Ganeti gives the password to ``create`` in the environment. There it would stay in the process's
+memory, whatever is done to the variable. So the process begins anew before it does anything else,
+the password waiting in a file in memory (memfd_create(2)) behind a descriptor; only a child that
+ends at once reads it, and answers with its hash.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+VARIABLE = "OSP_IMG_PASSWD"
+HASH_VARIABLE = "OSP_IMG_PASSWD_HASH"
+_DESCRIPTOR = "SNF_PASSWORD_DESCRIPTOR"
+_LIMIT = 1 << 16
+
+
+def withdraw() -> None:
+    """Begin this program anew without a password in its environment, if it holds one."""
+    environ = dict(os.environ)
+    password = environ.pop(VARIABLE, None)
+    if password is None:
+        return
+    descriptor = os.memfd_create("password")
+    os.write(descriptor, os.fsencode(password))
+    os.set_inheritable(descriptor, True)
+    environ[_DESCRIPTOR] = str(descriptor)
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
+
+
+def hashed(
+    environ: Mapping[str, str], make_hash: Callable[[Mapping[str, str]], str]
+) -> dict[str, str]:
+    """The environment with the password's hash in the place of what was withdrawn.
+
+    ``make_hash`` is called in a child, with the environment as it was. Where it raises, the
+    password itself is put back, for whoever checks the parameters to say what is wrong.
+    """
+    others = {name: value for name, value in environ.items() if name != _DESCRIPTOR}
+    if _DESCRIPTOR not in environ:
+        return others
+    descriptor = int(environ[_DESCRIPTOR])
+    try:
+        made = _in_child(lambda: make_hash(others | {VARIABLE: _read(descriptor)}))
+        return others | ({HASH_VARIABLE: made} if made else {VARIABLE: _read(descriptor)})
+    finally:
+        os.close(descriptor)
+
+
+def _read(descriptor: int) -> str:
+    return os.fsdecode(os.pread(descriptor, _LIMIT, 0))
+
+
+def _in_child(function: Callable[[], str]) -> str:
+    """What ``function`` returns in a forked child; empty if it raises."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, function().encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answer:
+        made = answer.read().decode()
+    os.waitpid(child, 0)
+    return made
