@@ -1,11 +1,11 @@
-"""How fast an image is copied onto a fresh sparse disk, against ``qemu-img convert``."""
+"""How fast an image is copied onto a fresh sparse disk, against ``qemu-img convert``.
+
+Both copies are durable at the end.
+"""
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
-import statistics
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -16,49 +16,42 @@ from snf_core.image import copy
 from snf_core.image.destination.local import Local as Destination
 from snf_core.image.source.local import Local as Source
 from snf_core.model import Disk
-from snf_core.run import run
+from tests.bench.figures import header, line, ratio
+from tests.bench.place import REAL_FILE_SYSTEM, fresh, plain_copy
 
 IMAGE_SIZE = 4 << 30
 EXTENTS = 64
 EXTENT_SIZE = 16 << 20
-DIRECTORY = "/var/tmp"
-"""A real file system, unlike /tmp on many machines."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Seconds of each run, both copies being durable at the end of it."""
+    """Seconds of each run."""
 
     ours: list[float] = field(default_factory=list)
     qemu_img: list[float] = field(default_factory=list)
 
-    @property
-    def speed(self) -> float:
-        """Our speed in parts of qemu-img's, by the medians: 1.0 is as fast."""
-        return statistics.median(self.qemu_img) / statistics.median(self.ours)
-
     def __str__(self) -> str:
-        rows = [
-            f"{name:<8} median {statistics.median(seconds):.2f} s, "
-            f"min {min(seconds):.2f} s, max {max(seconds):.2f} s"
-            for name, seconds in (("ours", self.ours), ("qemu-img", self.qemu_img))
-        ]
-        return "\n".join([*rows, f"speed    {self.speed:.2f} of qemu-img's (at least 0.80 wanted)"])
+        speed = ratio(self.qemu_img, self.ours)
+        return "\n".join(
+            [
+                header("copy of a 4 GiB image with 1 GiB of data in 64 extents"),
+                line("ours", self.ours, f"{speed:.2f} of the speed of qemu-img (0.80 wanted)"),
+                line("qemu-img convert, fsync", self.qemu_img),
+            ]
+        )
 
 
-def measure(runs: int) -> Figures:
-    """Copy a 4 GiB image with 1 GiB of data in 64 extents, ``runs`` times each way in turn."""
-    directory = Path(tempfile.mkdtemp(prefix="snf-bench-", dir=DIRECTORY))
+def measure(runs: int = 7) -> Figures:
+    """Copy ``runs`` times each way in turn."""
     figures = Figures()
-    try:
-        image, disk = directory / "image", directory / "disk"
+    with tempfile.TemporaryDirectory(prefix="snf-bench-", dir=REAL_FILE_SYSTEM) as directory:
+        image, disk = Path(directory) / "image", Path(directory) / "disk"
         _make_image(image)
-        _qemu_img(image, _fresh(disk))  # both find the image cached
+        plain_copy(image, fresh(disk, IMAGE_SIZE))  # both find the image cached
         for _ in range(runs):
-            figures.qemu_img.append(_qemu_img(image, _fresh(disk)))
-            figures.ours.append(_ours(image, _fresh(disk)))
-    finally:
-        shutil.rmtree(directory)
+            figures.qemu_img.append(plain_copy(image, fresh(disk, IMAGE_SIZE)))
+            figures.ours.append(_ours(image, fresh(disk, IMAGE_SIZE)))
     return figures
 
 
@@ -71,14 +64,6 @@ def _make_image(path: Path) -> None:
             file.write(generator.randbytes(EXTENT_SIZE))
 
 
-def _fresh(path: Path) -> Path:
-    path.unlink(missing_ok=True)
-    path.touch()
-    os.truncate(path, IMAGE_SIZE)
-    os.sync()  # what an earlier run left to write is not this one's
-    return path
-
-
 def _ours(image: Path, disk: Path) -> float:
     started = time.perf_counter()
     source = Source(SimpleNamespace(directory=str(image.parent)))
@@ -88,18 +73,3 @@ def _ours(image: Path, disk: Path) -> float:
     ):
         copy.copy(reader, writer, lambda _position, _total: None)
     return time.perf_counter() - started
-
-
-def _qemu_img(image: Path, disk: Path) -> float:
-    started = time.perf_counter()
-    run(["qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", image, disk], timeout=600)
-    descriptor = os.open(disk, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return time.perf_counter() - started
-
-
-if __name__ == "__main__":
-    print(measure(7))

@@ -1,225 +1,112 @@
-"""The deployment of the Debian image, beside the same end state by qemu-img and guestfs-tools.
+"""A whole deployment of the Debian image: beside a plain copy of it, and beside guestfs-tools.
 
-Both get the same image, the same fixed appliance, and emulation or KVM as the node has it. The
-peer's end state is ours as far as its tools go: the image on a larger disk with its root file
-system grown (virt-resize, which copies while it grows), host name, machine id, password, key,
-network and fresh SSH host keys (virt-customize). The same without growth is qemu-img convert and
-virt-customize.
+All runs begin with an equally fresh sparse disk, in turn. Ours and the plain copy end with all of
+it durable on the disk (fsync); the peers' do not. One run of each starts with nothing of the node
+cached: neither the image nor the appliance, nor any program.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import statistics
-import subprocess
-import tempfile
-import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from snf_core.image import workspace
-from tests import node
-from tests.images.debian import cache_directory, debian_image
+from tests.bench import memory, peers
+from tests.bench.figures import header, line, ratio
+from tests.bench.place import DISK_BYTES, cold, fresh, place, plain_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from tests.bench.deployed import Deployed
 
-    from tests.images.debian import DebianImage
-
-DISK_BYTES = 8 << 30
-KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGlqb8kY5k1hZ2Y0c0d1aFZlQ2hvY29sYXRlUGllVGFzdGVz a@b"
-NETWORK = """[Match]
-MACAddress=aa:00:00:5e:00:01
-
-[Network]
-Address=198.51.100.10/24
-Gateway=198.51.100.1
-"""
-HOST_KEYS = """[Unit]
-Before=ssh.service
-
-[Service]
-Type=oneshot
-ExecStart=/usr/bin/ssh-keygen -A
-
-[Install]
-WantedBy=multi-user.target
-"""
+PEER_RUNS = 3
+MEMORY_RUNS = 3
 
 
 @dataclass
 class Figures:
-    """Seconds, and KiB of memory, of each run."""
+    """Seconds of each run; memory in MiB."""
 
+    title: str
     ours: list[float] = field(default_factory=list)
-    reports: list[dict[str, Any]] = field(default_factory=list)
-    resized: list[float] = field(default_factory=list)
-    customized: list[float] = field(default_factory=list)
-    converted: list[float] = field(default_factory=list)
-    memory: int = 0
+    as_is: list[float] = field(default_factory=list)
+    """Ours, onto a disk of the image's size: nothing grows."""
+    copied: list[float] = field(default_factory=list)
+    cold_ours: list[float] = field(default_factory=list)
+    cold_copied: list[float] = field(default_factory=list)
+    peer_grown: list[float] = field(default_factory=list)
+    peer_as_is: list[float] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    phases: list[dict[str, float]] = field(default_factory=list)
+    tasks: list[dict[str, float]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        ours = statistics.median(self.ours)
-        customized = statistics.median(self.customized)
-        grown = statistics.median(self.resized) + customized
-        plain = statistics.median(self.converted) + customized
-        lines = [
-            f"deployment of the Debian image onto {DISK_BYTES >> 30} GiB, {len(self.ours)} runs",
-            f"  ours, with growth               {ours:7.1f} s",
-            f"  virt-resize + virt-customize    {grown:7.1f} s   {grown / ours:5.1f} times ours",
-            f"  convert + virt-customize, as is {plain:7.1f} s   {plain / ours:5.1f} times ours",
-            f"  peak memory without QEMU        {self.memory >> 10:7d} MiB",
-            "  ours by phase (median s; the appliance starts beside the copy):",
-        ]
-        for name, seconds in self._medians("phases").items():
-            lines.append(f"    {name:28}{seconds:7.2f}")
-        lines.append("  ours by task:")
-        for name, seconds in self._medians("tasks").items():
-            lines.append(f"    {name:28}{seconds:7.2f}")
-        return "\n".join(lines)
+        return "\n".join(
+            [
+                header(f"deployment of the {self.title}, onto {DISK_BYTES >> 30} GiB"),
+                line("ours, all tasks", self.ours),
+                line("ours, as is: a disk of its size", self.as_is),
+                line(
+                    "qemu-img convert, fsync",
+                    self.copied,
+                    f"ours takes {ratio(self.ours, self.copied):.1f} times this",
+                ),
+                line("ours, cold caches", self.cold_ours),
+                line(
+                    "qemu-img convert, fsync, cold caches",
+                    self.cold_copied,
+                    f"ours takes {ratio(self.cold_ours, self.cold_copied):.1f} times this",
+                ),
+                line(
+                    "virt-resize, virt-customize",
+                    self.peer_grown,
+                    f"{ratio(self.peer_grown, self.ours):.1f} times ours",
+                ),
+                line(
+                    "qemu-img convert, virt-customize, as is",
+                    self.peer_as_is,
+                    f"{ratio(self.peer_as_is, self.as_is):.1f} times ours, as is",
+                ),
+                line("peak memory beside QEMU's (MiB)", self.memory),
+                *[f"  warning: {text}" for text in dict.fromkeys(self.warnings)],
+                "  ours by phase (the appliance starts beside the copy):",
+                *[line(f"  {name}", values) for name, values in _columns(self.phases)],
+                "  ours by task:",
+                *[line(f"  {name}", values) for name, values in _columns(self.tasks)],
+            ]
+        )
 
-    def _medians(self, key: str) -> dict[str, float]:
-        return {
-            name: statistics.median(report[key][name] for report in self.reports)
-            for name in self.reports[0][key]
-        }
+    def add(self, done: Deployed) -> None:
+        """Take the figures of a deployment with growth and warm caches."""
+        self.ours.append(done.seconds)
+        self.phases.append(done.phases())
+        self.tasks.append(done.tasks())
+        self.warnings += done.warnings
 
 
-def measure(runs: int = 3) -> Figures:
-    """Deploy ``runs`` times in turn, by us and by the peers."""
-    figures = Figures()
-    image = debian_image()
-    with (
-        workspace.private(Path("/run/snf-bench")) as directory,
-        tempfile.TemporaryDirectory(prefix="snf-bench-", dir="/var/tmp") as disks,
-    ):
-        directory.chmod(0o711)
-        ganeti = node.make(directory, image.path.parent, directory / "run")
-        for _ in range(runs):
-            _ours(ganeti, image, Path(disks), figures)
-            _peers(image, Path(disks), _same_accelerator(ganeti), figures)
+def measure(runs: int = 7) -> Figures:
+    """Deploy ``runs`` times by us, in turn with the plain copy and the peers. Root."""
+    with place() as here:
+        figures = Figures(here.title)
+        disk = here.disks / "disk0"
+        here.deploy(fresh(disk))  # so that all that follow find everything cached
+        for run in range(runs):
+            figures.copied.append(plain_copy(here.image.path, fresh(disk)))
+            figures.add(here.deploy(fresh(disk)))
+            figures.as_is.append(here.deploy(fresh(disk, here.image.disk_bytes)).seconds)
+            if run < PEER_RUNS:
+                figures.peer_grown.append(peers.grown(here))
+                figures.peer_as_is.append(peers.plain(here))
+        for _ in range(min(runs, MEMORY_RUNS)):
+            figures.memory.append(memory.peak(here))
+        fresh(disk)
+        cold()
+        figures.cold_copied.append(plain_copy(here.image.path, disk))
+        fresh(disk)
+        cold()
+        figures.cold_ours.append(here.deploy(disk).seconds)
     return figures
 
 
-def _ours(ganeti: node.Node, image: DebianImage, disks: Path, figures: Figures) -> None:
-    disk, report = disks / "disk0", disks / "report.json"
-    with disk.open("wb") as file:
-        file.truncate(DISK_BYTES)
-    nic = node.bridged_nic("198.51.100.10", "198.51.100.0/24", "198.51.100.1")
-    environment = node.instance_environment("web1.example.org", disk, nics=[nic]) | {
-        "OSP_IMG_ID": image.path.name,
-        "OSP_IMG_FORMAT": "diskdump",
-        "OSP_IMG_PASSWD": "correct horse battery",
-        "OSP_IMG_PROPERTIES": '{"USERS": "root"}',
-        "OSP_AUTH_KEYS": KEY,
-    }
-    started = time.monotonic()
-    script = ganeti.script("create", environment, ["--report", str(report)])
-    _, said = script.communicate()
-    figures.ours.append(time.monotonic() - started)
-    if script.returncode != 0:
-        raise RuntimeError(said.decode())
-    figures.reports.append(json.loads(report.read_text()))
-    # The largest single process waited for: the parent or the worker; QEMU is their orphan.
-    figures.memory = max(figures.memory, _peak(ganeti, environment))
-    disk.unlink()
-
-
-def _peak(ganeti: node.Node, environment: Mapping[str, str]) -> int:
-    """KiB: the largest resident set among parent and worker, sampled while a guest is opened."""
-    script = ganeti.script("create", {**environment, "OSP_IMG_ID": "null"})
-    peak = 0
-    while script.poll() is None:
-        peak = max(peak, sum(_resident(pid) for pid in _family(script.pid)))
-        time.sleep(0.05)
-    script.communicate()
-    return peak
-
-
-def _family(pid: int) -> list[int]:
-    """A process and its descendants, without QEMU."""
-    found = [pid]
-    for entry in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = entry.read_text().split()
-        except OSError:
-            continue
-        for child in children:
-            found += _family(int(child))
-    return [member for member in found if "qemu" not in _name(member)]
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text()
-    except OSError:
-        return ""
-
-
-def _resident(pid: int) -> int:
-    """KiB that a process holds for itself alone: shared pages are counted once, elsewhere."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-
-
-def _same_accelerator(ganeti: node.Node) -> dict[str, str]:
-    """What makes guestfs-tools start the same appliance in the same way."""
-    known = json.loads((ganeti.runtime / "accelerator.json").read_text())
-    emulated = known["accelerator"]["name"] == "tcg"
-    return {
-        "LIBGUESTFS_PATH": str(cache_directory() / "appliance"),
-        "LIBGUESTFS_BACKEND": "direct",
-        "LIBGUESTFS_BACKEND_SETTINGS": "force_tcg" if emulated else "force_kvm",
-    }
-
-
-def _peers(
-    image: DebianImage, disks: Path, environment: Mapping[str, str], figures: Figures
-) -> None:
-    plain, grown = disks / "plain", disks / "grown"
-    figures.converted.append(
-        _timed(["qemu-img", "convert", "-f", "raw", "-O", "raw", str(image.path), str(plain)], {})
-    )
-    figures.customized.append(_timed(_customize(disks, plain), environment))
-    with grown.open("wb") as file:
-        file.truncate(DISK_BYTES)
-    resize = ["virt-resize", "--quiet", "--format", "raw", "--output-format", "raw"]
-    resize += ["--expand", f"/dev/sda{image.root_partition}", str(image.path), str(grown)]
-    figures.resized.append(_timed(resize, environment))
-    plain.unlink()
-    grown.unlink()
-
-
-def _customize(disks: Path, disk: Path) -> list[str]:
-    for name, text in {
-        "password": "correct horse battery", "key": KEY, "network": NETWORK, "unit": HOST_KEYS
-    }.items():  # fmt: skip
-        (disks / name).write_text(text)
-    wants = "/etc/systemd/system/multi-user.target.wants"
-    return [
-        "virt-customize", "--quiet", "--no-network", "--format", "raw", "-a", str(disk),
-        "--hostname", "web1.example.org",
-        "--root-password", f"file:{disks / 'password'}",
-        "--ssh-inject", f"root:file:{disks / 'key'}",
-        "--upload", f"{disks / 'network'}:/etc/systemd/network/10-bench.network",
-        "--upload", f"{disks / 'unit'}:/etc/systemd/system/host-keys.service",
-        "--link", f"../host-keys.service:{wants}/host-keys.service",
-        "--truncate", "/etc/machine-id",
-        "--delete", "/etc/ssh/ssh_host_*",
-    ]  # fmt: skip
-
-
-def _timed(command: Sequence[str], environment: Mapping[str, str]) -> float:
-    started = time.monotonic()
-    done = subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    seconds = time.monotonic() - started
-    if done.returncode != 0:
-        raise RuntimeError(f"{command[0]} failed: {done.stderr}")
-    return seconds
+def _columns(rows: list[dict[str, float]]) -> list[tuple[str, list[float]]]:
+    """From one mapping per run to the runs of each name, in the order of the first run."""
+    return [(name, [row[name] for row in rows]) for name in rows[0]]

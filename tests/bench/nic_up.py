@@ -8,7 +8,6 @@ of the checks. A bare interpreter, started and ended, is shown for what no Pytho
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import sysconfig
@@ -17,6 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.bench.figures import header, line, milliseconds, ratio
 from tests.machine import NetworkNamespace
 
 SNF = Path(sysconfig.get_path("scripts")) / "snf"
@@ -46,18 +46,14 @@ class Figures:
     commands: list[float] = field(default_factory=list)
     interpreter: list[float] = field(default_factory=list)
 
-    @property
-    def ratio(self) -> float:
-        """Our time in parts of the commands', by the medians."""
-        return statistics.median(self.ours) / statistics.median(self.commands)
-
     def __str__(self) -> str:
+        note = f"ours takes {ratio(self.ours, self.commands):.1f} times this"
         return "\n".join(
             [
-                f"NIC up, cold, bridged, {len(self.ours)} runs each (ms: median, min, max)",
-                f"  snf network up     {_milliseconds(self.ours)}",
-                f"  sh and ip          {_milliseconds(self.commands)}   ratio {self.ratio:.1f}",
-                f"  bare interpreter   {_milliseconds(self.interpreter)}",
+                header("NIC up, cold, bridged", "ms"),
+                line("snf network up", milliseconds(self.ours)),
+                line("sh and ip", milliseconds(self.commands), note),
+                line("a bare interpreter", milliseconds(self.interpreter)),
             ]
         )
 
@@ -86,12 +82,3 @@ def _timed(argv: list[str], environ: dict[str, str]) -> float:
     start = time.perf_counter()
     subprocess.run(argv, env=environ, check=True, stdin=subprocess.DEVNULL)
     return time.perf_counter() - start
-
-
-def _milliseconds(times: list[float]) -> str:
-    figures = (statistics.median(times), min(times), max(times))
-    return " ".join(f"{1000 * figure:7.1f}" for figure in figures)
-
-
-if __name__ == "__main__":
-    print(measure())
