@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snf_core.errors import SnfError
-from snf_core.image import workspace
-from tests import node
+from tests import node, workspace
 from tests.images.debian import DebianImage, ImageBuildError, cache_directory, debian_image
 from tests.machine import Machine, MachineError, NetworkCard, NetworkNamespace, make_ssh_key
 
