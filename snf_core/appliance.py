@@ -117,11 +117,14 @@ def held(config: Config) -> Iterator[Appliance]:
     Raises ApplianceError where there is none.
     """
     while True:
-        found = locate(config)
+        current = directory(config).resolve()
         try:
+            found = locate(config)
             lock = os.open(found.directory, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            continue  # replaced and removed since it was located
+        except (ApplianceError, FileNotFoundError):
+            if directory(config).resolve() != current:
+                continue  # replaced and removed meanwhile
+            raise
         try:
             fcntl.flock(lock, fcntl.LOCK_SH)
             if found.kernel.exists():
@@ -211,20 +214,19 @@ def _packages() -> list[str]:
 
 
 def _prepare(built: Appliance, config: Config) -> Iterator[Finding]:
+    """Let every hypervisor do so. What one cannot do does not keep the others from it."""
     for name in extension.names(extension.HYPERVISOR):
         try:
             hypervisor = extension.make(extension.HYPERVISOR, name, config)
-        except SnfError as error:
-            yield Finding(False, f"{name}: {error.message}", error.remedy, fatal=False)
-            continue
-        for finding in hypervisor.prepare(built):
-            yield finding._replace(statement=f"{name}: {finding.statement}")
-        with contextlib.suppress(SnfError):  # said by the doctor; deployments ask QEMU themselves
+            for finding in hypervisor.prepare(built):
+                yield finding._replace(statement=f"{name}: {finding.statement}")
             launcher = hypervisor.launcher(built)
             if launcher.feature_cache:
                 from snf_core.image import features
 
                 features.record(built, launcher, launcher.feature_cache)
+        except SnfError as error:
+            yield Finding(False, f"{name}: {error.message}", error.remedy, fatal=False)
 
 
 @contextlib.contextmanager

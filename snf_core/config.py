@@ -66,7 +66,7 @@ class Config:
     def runtime(self) -> Path:
         """The runtime directory: made where it is missing, for everybody to pass through.
 
-        Whatever the umask: Ganeti's is 077, and the appliance's user must reach its sockets.
+        Whatever the umask: Ganeti's is 077, and what runs the appliance must pass through.
         Raises ConfigError where it cannot be made.
         """
         directory = Path(self.directories.runtime)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib import util
 from pathlib import Path
@@ -24,6 +25,10 @@ _PROGRAMS = {
     "qemu-img": "qemu-utils",
     "ip": "iproute2",
 }
+_KERNEL = (5, 12)
+"""The first Linux with mount_setattr(2)."""
+_CAP_SYS_ADMIN = 21
+"""What namespaces and mounts need (capabilities(7)); containers rarely have it."""
 _FILESYSTEMS = ("xfs",)
 """Kinds of file systems that Debian's libguestfs has in packages of their own."""
 
@@ -47,6 +52,12 @@ def examine(settings: Config) -> Iterator[Finding]:
 def _installation(settings: Config) -> Iterator[Finding]:
     well = os.geteuid() == 0
     yield Finding(well, "running as root" if well else "not running as root", "run it as root")
+    well = _kernel() >= _KERNEL and bool(_capabilities() >> _CAP_SYS_ADMIN & 1)
+    yield Finding(
+        well,
+        f"deployments {'can' if well else 'cannot'} be isolated from this node",
+        "run on Linux 5.12 or later, and not in a container without privileges",
+    )
     there = util.find_spec("guestfs") is not None
     yield Finding(
         there,
@@ -81,6 +92,18 @@ def _installation(settings: Config) -> Iterator[Finding]:
         images.is_dir(), f"{images} {'is' if images.is_dir() else 'is not'} there",
         "make it and put images there, or set [image.source.local] directory", fatal=False,
     )  # fmt: skip
+
+
+def _kernel() -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall("[0-9]+", os.uname().release)[:2])
+
+
+def _capabilities() -> int:
+    """Those that are in effect, as a set of bits (proc(5))."""
+    found = re.search(
+        r"^CapEff:\s*([0-9a-f]+)", Path("/proc/self/status").read_text(), re.MULTILINE
+    )
+    return int(found[1], 16) if found else 0
 
 
 def _appliance(settings: Config) -> tuple[Appliance | None, list[Finding]]:

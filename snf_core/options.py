@@ -18,8 +18,8 @@ DIRECTORIES = [
     cfg.StrOpt(
         "runtime",
         default="/run/snf",
-        help="Directory for what must not survive a reboot: network state, private "
-        "directories of deployments under way, what was found out about this boot.",
+        help="Directory for what must not survive a reboot: network state, the ids in use by "
+        "deployments under way, what was found out about this boot.",
     ),
 ]
 

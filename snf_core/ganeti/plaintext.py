@@ -12,6 +12,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from snf_core.errors import SnfError, TaskError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -19,6 +21,8 @@ VARIABLE = "OSP_IMG_PASSWD"
 HASH_VARIABLE = "OSP_IMG_PASSWD_HASH"
 _DESCRIPTOR = "SNF_PASSWORD_DESCRIPTOR"
 _LIMIT = 1 << 16
+_WRONG = 2
+"""How the child ends where something in the environment is wrong."""
 
 
 def withdraw() -> None:
@@ -39,8 +43,9 @@ def hashed(
 ) -> dict[str, str]:
     """The environment with the password's hash in the place of what was withdrawn.
 
-    ``make_hash`` is called in a child, with the environment as it was. Where it raises, the
-    password itself is put back, for whoever checks the parameters to say what is wrong.
+    ``make_hash`` is called in a child, with the environment as it was. Where it raises SnfError,
+    the password itself is put back, for whoever checks the parameters to say what is wrong.
+    Raises TaskError if the child dies.
     """
     others = {name: value for name, value in environ.items() if name != _DESCRIPTOR}
     if _DESCRIPTOR not in environ:
@@ -48,7 +53,9 @@ def hashed(
     descriptor = int(environ[_DESCRIPTOR])
     try:
         made = _in_child(lambda: make_hash(others | {VARIABLE: _read(descriptor)}))
-        return others | ({HASH_VARIABLE: made} if made else {VARIABLE: _read(descriptor)})
+        if made is not None:
+            return others | {HASH_VARIABLE: made}
+        return others | {VARIABLE: _read(descriptor)}
     finally:
         os.close(descriptor)
 
@@ -57,17 +64,26 @@ def _read(descriptor: int) -> str:
     return os.fsdecode(os.pread(descriptor, _LIMIT, 0))
 
 
-def _in_child(function: Callable[[], str]) -> str:
-    """What ``function`` returns in a forked child; empty if it raises."""
+def _in_child(function: Callable[[], str]) -> str | None:
+    """What ``function`` returns in a forked child; None if it raises SnfError there."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        status = 1
         try:
             os.write(writing, function().encode())
+            status = 0
+        except SnfError:
+            status = _WRONG
         finally:
-            os._exit(0)
+            os._exit(status)
     os.close(writing)
     with os.fdopen(reading, "rb") as answer:
         made = answer.read().decode()
-    os.waitpid(child, 0)
-    return made
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status not in {0, _WRONG}:
+        raise TaskError(
+            "the process that makes the password's hash died",
+            remedy="look for killed processes in the node's kernel log, then deploy again",
+        )
+    return made if status == 0 else None

@@ -32,6 +32,8 @@ and output alone may have 64."""
 DESCRIPTORS = 256
 """Of one process. QEMU has some 30 open; libguestfs tries to close all that there may be before
 it runs a program, so a large number costs time, too."""
+_OVERHEAD = 5 << 30
+"""Bytes of address space of QEMU beside the appliance's memory: code, translations, stacks."""
 _PROCESSORS = 2
 """Processors' worth of time that QEMU may use: the virtual one, and input and output."""
 
@@ -107,9 +109,10 @@ def isolate(confinement: Confinement) -> None:
     os.chown(confinement.scratch, confinement.identity.uid, confinement.identity.gid)
 
 
-def limit(timeout: float) -> None:
-    """Bound what each process may use (setrlimit(2)); memory is bounded by the launcher.
+def limit(timeout: float, memory: int) -> None:
+    """Bound what each process may use (setrlimit(2)). ``memory``: bytes of the appliance.
 
+    - AS: that memory, and what QEMU has beside it. A launcher may bound its own more closely.
     - CPU: seconds over all threads; beyond it nothing sensible is done any more, whatever the
       parent's clock says.
     - NPROC: no fork bombs. The identity is this deployment's alone, so nobody else counts.
@@ -120,6 +123,7 @@ def limit(timeout: float) -> None:
     """
     seconds = int(_PROCESSORS * timeout) + 1
     for kind, value in (
+        (resource.RLIMIT_AS, memory + _OVERHEAD),
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_NPROC, PROCESSES),
         (resource.RLIMIT_NOFILE, DESCRIPTORS),

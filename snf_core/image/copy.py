@@ -43,8 +43,9 @@ def check_size(image: ImageReader, disk: DiskWriter) -> None:
 def blank(disk: DiskWriter) -> None:
     """Make both ends of the disk, where what is on it is announced, read as zeros; durably.
 
-    ``copy`` begins with it. Whoever attaches the disk to something beside the copy does it before:
-    nothing of an earlier tenant is recognised then. Raises DiskError.
+    ``copy`` begins with it, unless told that it was done: whoever attaches the disk to something
+    beside the copy does it before, so that nothing of an earlier tenant is recognised.
+    Raises DiskError.
     """
     head_end, tail = _ends(disk)
     disk.zero(0, head_end)
@@ -53,7 +54,12 @@ def blank(disk: DiskWriter) -> None:
 
 
 def copy(
-    image: ImageReader, disk: DiskWriter, progress: Progress, *, interval: float = 3.0
+    image: ImageReader,
+    disk: DiskWriter,
+    progress: Progress,
+    *,
+    blanked: bool = False,
+    interval: float = 3.0,
 ) -> None:
     """Make the disk hold the image, then zeros up to its end; durable when this returns.
 
@@ -70,7 +76,8 @@ def copy(
     head_end, tail = _ends(disk)
     # Read in the image's order, whatever the order of writing: a source may be a stream.
     head = image.read(0, min(head_end, image.size))
-    blank(disk)
+    if not blanked:
+        blank(disk)
     for extent in _extents(image, head_end, tail):
         if extent.data:
             for offset, length in _blocks(extent):

@@ -75,7 +75,7 @@ def deploy(
         guest = None
         if prepared:
             guest = stack.enter_context(_guest(prepared, image, disk, hypervisor, config))
-        _copy(image, disk, config, reporter)
+        _copy(image, disk, config, reporter, blanked=bool(guest))
         if guest:
             reporter.info("Starting guest customization...")
             with _full_storage_named(disk):
@@ -226,13 +226,15 @@ def _check_root(guest: Guest, device: str, root: str) -> None:
         )
 
 
-def _copy(image: ImageReader, disk: DiskWriter, config: Config, reporter: Reporter) -> None:
+def _copy(
+    image: ImageReader, disk: DiskWriter, config: Config, reporter: Reporter, *, blanked: bool
+) -> None:
     if image.size == 0:
         reporter.info("The disk keeps what it holds.")
         return
     reporter.info("Starting image copy...")
     with reporter.phase("copy"):
-        copy.copy(image, disk, reporter.copied)
+        copy.copy(image, disk, reporter.copied, blanked=blanked)
     if config.image.verify:
         with reporter.phase("verify"):
             copy.verify(image, disk, reporter.copied)

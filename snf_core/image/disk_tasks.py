@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from snf_core.image.guest import Guest
 
 _EXT = {"ext2", "ext3", "ext4"}
-_GROWN_LATER = {"xfs", "btrfs", "ntfs"}
-"""Grown while mounted, or after everything else."""
 
 
 class FixPartitionTable(Task):
@@ -48,15 +46,15 @@ class FilesystemResizeUnmounted(Task):
         device = f"{request.device}{partition.number}"
         kind = guest.filesystem(device)
         if kind not in _EXT:
-            if kind not in _GROWN_LATER:
-                yield f"the last partition holds {kind or 'no file system'}, which is not grown"
+            yield f"the last partition holds {kind or 'no file system'}, which is not grown"
             return
         superblock = guest.ext_superblock(device)
         if superblock.state != "clean":
             raise GuestError(
                 f"the {kind} file system on partition {partition.number} "
                 f"is {superblock.state!r}, not clean",
-                remedy="shut the template machine down properly before its disk is copied",
+                remedy="shut the template machine down properly, and check its file system "
+                "(e2fsck -f), before its disk is copied",
             )
         if superblock.needs_recovery:
             yield f"the journal of partition {partition.number} is replayed before it is grown"

@@ -32,6 +32,7 @@ class Disks:
         self._handle = handle
         self._sizes = dict(sizes or {})
         self._tables: dict[str, Gpt | Mbr] = {}
+        self._types: dict[str, str] = {}
         self._changed: set[str] = set()
         """Disks of which the appliance's kernel may know other partitions than there are."""
         self._kept: tuple[str, str, str] | None = None
@@ -50,6 +51,7 @@ class Disks:
         needs none. Nothing of the disk is cached, since nobody holds it open.
         """
         self._tables.pop(device, None)
+        self._types.clear()
         self._changed.add(device)
 
     def table(self, device: str) -> Table:
@@ -94,13 +96,19 @@ class Disks:
     # -- file systems -----------------------------------------------------------------------
 
     def filesystem(self, device: str) -> str:
-        """The type of file system on a device as blkid(8) names it; empty where there is none."""
-        content = self._beginning(device, ext.OFFSET + ext.LENGTH)
-        superblock = ext.parse(content[ext.OFFSET :])
-        # What lies before it may be of another kind, which left an old superblock in its place.
-        if superblock and not any(content[: ext.OFFSET]):
-            return superblock.kind
-        return str(self._call("vfs_type", device))
+        """The type of file system on a device as blkid(8) names it; empty where there is none.
+
+        Found out once: nothing here makes another one.
+        """
+        if device not in self._types:
+            content = self._beginning(device, ext.OFFSET + ext.LENGTH)
+            superblock = ext.parse(content[ext.OFFSET :])
+            # What lies before it may be of another kind, which left an old superblock there.
+            if superblock and not any(content[: ext.OFFSET]):
+                self._types[device] = superblock.kind
+            else:
+                self._types[device] = str(self._call("vfs_type", device))
+        return self._types[device]
 
     def _beginning(self, device: str, length: int) -> bytes:
         """The first bytes of a device; those of a partition by way of its disk, if it is known.
@@ -157,14 +165,15 @@ class Disks:
         Several times as fast as ``check_ext`` and ``grow_ext``, which read all of it. It stays
         mounted for whoever mounts it next, just so, and is unmounted for whoever does otherwise.
         """
-        wanted = ("rw,nodev,nosuid", device, "/")
-        self._call("mount_options", *wanted)
-        self._kept = wanted
+        self._mount("rw,nodev,nosuid", device, "/")
+        self._kept = ("rw,nodev,nosuid", device, "/")
         self._do("resize2fs", device)
 
     def _mount(self, options: str, device: str, mountpoint: str) -> None:
         if self._kept == (options, device, mountpoint):
             self._kept = None
+        elif kind := self._types.get(device):  # mount(8) would find it out by itself, in 30 ms
+            self._call("mount_vfs", options, kind, device, mountpoint)
         else:
             self._call("mount_options", options, device, mountpoint)
 

@@ -34,8 +34,8 @@ exec "${0%/*}/launcher" "$@"
 def record(appliance: Appliance, launcher: Launcher, directory: Path) -> None:
     """Let libguestfs find out about the QEMU of ``launcher``; keep the answers in ``directory``.
 
-    Nothing is started. Raises ApplianceError where there are no answers. Whoever names the
-    directory in a launcher makes sure that QEMU is still the same.
+    QEMU runs, but no machine does. Whoever names the directory in a launcher makes sure that QEMU
+    is still the same. Raises ApplianceError where there are no answers.
     """
     directory.mkdir(exist_ok=True)
     directory.chmod(0o755)

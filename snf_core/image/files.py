@@ -2,7 +2,7 @@
 
 Files are written atomically, keep owner, mode and SELinux label, and never go through a symbolic
 link of the guest's making; the guest's programs are never run. A call into the appliance costs a
-third of a millisecond under emulation, one at which it starts a program a hundred times as much,
+half a millisecond under emulation, one at which it starts a program a hundred times as much,
 and one that fails five times as much: it is said on the appliance's console. Hence what is asked
 of many paths is asked in lists.
 """
@@ -38,7 +38,7 @@ _ABSENT = (
     ": Not a directory",
     ": Too many levels of symbolic links",
 )
-"""How the appliance says ENOENT and ENOTDIR: Python's guestfs passes no errno on."""
+"""How the appliance says ENOENT, ENOTDIR and ELOOP: Python's guestfs passes no errno on."""
 
 _LABEL = "security.selinux"
 

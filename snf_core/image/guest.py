@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import collections
 import posixpath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from snf_core.errors import ApplianceError
 from snf_core.image.files import Files
@@ -89,26 +89,6 @@ def _last_words(console: Iterable[bytes]) -> str:
 
 class Guest(Files):
     """A guest's disks and files, opened in a running appliance. ``/dev/sda`` is the first disk."""
-
-    def __init__(self, handle: Any, sizes: Mapping[str, int] | None = None) -> None:
-        super().__init__(handle, sizes)
-        self._types: dict[str, str] = {}
-
-    # -- disks ------------------------------------------------------------------------------
-
-    def reread(self, device: str) -> None:
-        """Forget what was cached of a disk and read its partition table anew."""
-        self._types.clear()
-        super().reread(device)
-
-    def filesystem(self, device: str) -> str:
-        """The type of file system on a device as blkid(8) names it; empty where there is none.
-
-        Found out once: nothing here makes another one.
-        """
-        if device not in self._types:
-            self._types[device] = super().filesystem(device)
-        return self._types[device]
 
     # -- mounting ---------------------------------------------------------------------------
 

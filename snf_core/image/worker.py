@@ -163,7 +163,7 @@ class _Child:
         for placeholder in self._placeholders():
             placeholder.touch()
         os.umask(0o077)
-        confinement.limit(self.confined.timeout)
+        confinement.limit(self.confined.timeout, self.launcher.memory << 20)
         confinement.become(self.confined.identity)
         confinement.die_with_parent()
         with contextlib.suppress(BlockingIOError):
@@ -190,6 +190,8 @@ class _Child:
         reporter = Reporter([StreamSink(os.dup(self.channel.fileno()))])
         with reporter.phase("appliance"):
             guest = self._guest(reporter)
+        for disk in self.disks:
+            os.close(disk)  # QEMU has its own, and nobody else needs one
         if self.channel.recv(1) != b"g":
             return
         self.job(guest, reporter)

@@ -131,7 +131,10 @@ class Kvm(Hypervisor):
             return
         from snf_kvm import save
 
-        for name in {"tcg", self._accelerator(appliance).name}:
+        names = [self._accelerator(appliance).name]
+        if self.conf.accelerator == "auto" and "tcg" not in names:
+            names.append("tcg")  # for when KVM stops working
+        for name in names:
             try:
                 save.save(qemu, name, appliance)
                 yield self._proof(appliance, name)

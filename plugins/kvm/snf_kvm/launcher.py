@@ -46,7 +46,7 @@ SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
-_MESSAGE = 65536
+_NAMES = 65536
 _DESCRIPTORS = 64
 
 
@@ -54,7 +54,7 @@ def receive(address: str) -> dict[str, int]:
     """The disks' descriptors, by the path of the placeholder that stands for each."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
         connection.connect(address)
-        message, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE, _DESCRIPTORS)
+        message, descriptors, _, _ = socket.recv_fds(connection, _NAMES, _DESCRIPTORS)
     return dict(zip(message.decode().split("\0"), descriptors, strict=True))
 
 

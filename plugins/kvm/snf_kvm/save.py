@@ -1,4 +1,4 @@
-"""Saving the state of a running appliance, and proving that it can be resumed.
+"""Saving the state of a running appliance.
 
 Done once per node, by ``snf appliance build``, with nothing of a tenant in reach: the appliance is
 booted in the machine that will resume it, with libguestfs's rescue shell (virt-rescue(1)) on its
