@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from snf_core import extension
 from snf_core.contract import Finding
-from snf_core.errors import ApplianceError, SnfError
+from snf_core.errors import ApplianceError, SnfError, UnsupportedError
 from snf_core.run import run
 
 if TYPE_CHECKING:
@@ -225,6 +225,8 @@ def _prepare(built: Appliance, config: Config) -> Iterator[Finding]:
                 from snf_core.image import features
 
                 features.record(built, launcher, launcher.feature_cache)
+        except UnsupportedError:
+            continue  # of no concern to a node until somebody asks for it, who is told then
         except SnfError as error:
             yield Finding(False, f"{name}: {error.message}", error.remedy, fatal=False)
 

@@ -6,6 +6,7 @@ A process beside the one that waits in libguestfs, which cannot do either.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import select
 import signal
@@ -17,9 +18,6 @@ from snf_core.errors import ApplianceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-_OVERDUE = 1
-"""How the server ends once it has ended the appliance."""
 
 
 @contextlib.contextmanager
@@ -34,36 +32,37 @@ def started(address: str, disks: Mapping[str, int], patience: float) -> Iterator
     server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     server.bind(address)
     server.listen(1)
+    overdue = mmap.mmap(-1, 1)  # one byte, which both processes see
     child = os.fork()
     if child == 0:
-        status = 0
         with contextlib.suppress(BaseException):
-            status = _serve(server, disks, patience)
-        os._exit(status)
+            _serve(server, disks, patience, overdue)
+        os._exit(0)
     server.close()
     try:
         yield
     finally:
         os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
+        os.waitpid(child, 0)
         os.unlink(address)
-        if os.waitstatus_to_exitcode(status) == _OVERDUE:
+        if overdue[0]:
             raise ApplianceError(
                 f"the appliance was not ready within {patience:g} s",
                 remedy='run "snf doctor" on the node',
             )
 
 
-def _serve(server: socket.socket, disks: Mapping[str, int], patience: float) -> int:
+def _serve(
+    server: socket.socket, disks: Mapping[str, int], patience: float, overdue: mmap.mmap
+) -> None:
     connection, _ = server.accept()
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     launcher = os.pidfd_open(struct.unpack("3i", credentials)[0])
     # That this can be sent proves that whoever connected was alive when its pid was looked up.
     socket.send_fds(connection, ["\0".join(disks).encode()], list(disks.values()))
-    if not patience or select.select([launcher], [], [], patience)[0]:
-        return 0
-    signal.pidfd_send_signal(launcher, signal.SIGKILL)
-    return _OVERDUE
+    if patience and not select.select([launcher], [], [], patience)[0]:
+        overdue[0] = 1  # before: whoever waits in libguestfs goes on at once then
+        signal.pidfd_send_signal(launcher, signal.SIGKILL)
 
 
 def size(descriptor: int) -> int:

@@ -65,8 +65,9 @@ class Images:
 
 def make_images(directory: Path) -> Images:
     """``linux``, and beside it: ``large`` (all data), ``empty``, ``blank`` (no partition table),
-    ``no-linux``, ``bad-primary`` and ``bad-both`` (damaged GPTs); ``folder``, ``fifo`` and
-    ``device``; ``outside`` and ``absolute``, which lead to a file outside the directory.
+    ``no-linux`` (swap), ``no-etc`` (an empty ext4), ``bad-primary`` and ``bad-both`` (damaged
+    GPTs); ``folder``, ``fifo`` and ``device``; ``outside`` and ``absolute``, which lead to a file
+    outside the directory.
     """
     tree = directory / "tree"
     _make_tree(tree)
@@ -82,7 +83,8 @@ def make_images(directory: Path) -> Images:
         ],
     )
     text = (images / "linux.diskdump").read_bytes()
-    small_image(images / "no-linux", 64, "gpt", [Partition(filesystem="ext4")])
+    small_image(images / "no-linux", 64, "gpt", [Partition(filesystem="swap")])
+    small_image(images / "no-etc", 64, "gpt", [Partition(filesystem="ext4")])
     (images / "empty").touch()
     (images / "blank").write_bytes(bytes(4 * MIB) + b"not a partition table" + bytes(4 * MIB))
     (images / "bad-primary").write_bytes(_damaged(text, [1]))

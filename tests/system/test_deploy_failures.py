@@ -297,6 +297,7 @@ BAD_GUESTS: dict[str, tuple[str, dict[str, str], str]] = {
     "damaged GPT": ("bad-primary", {}, "/dev/sda: the disk has no partition table, or a damaged"),
     "damaged GPTs": ("bad-both", {}, "/dev/sda: the disk has no partition table, or a damaged"),
     "no Linux": ("no-linux", {}, "knows the operating system on this disk"),
+    "no system": ("no-etc", {}, "holds no /etc directory: it is not a Linux root file system"),
     "no such partition": ("linux", {"ROOT_PARTITION": "7"}, "ROOT_PARTITION"),
     "no such user": ("linux", {"USERS": "bob"}, "user 'bob' does not exist in the guest"),
 }

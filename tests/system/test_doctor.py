@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from snf_core.appliance import recipe
+from snf_core import config
+from snf_core.appliance import held, recipe
 from tests.images.debian import cache_directory
 
 if TYPE_CHECKING:
@@ -87,16 +88,21 @@ def test_an_appliance_that_its_user_cannot_read(place: Site, state: Path) -> Non
     kernel.chmod(0o600)
     outcome = place.snf("doctor")
     assert outcome.status == 1
-    mark, remedy = findings(outcome)[f"user snf-appliance cannot read {kernel}"]
-    assert mark == "FAIL"
+    [fault] = [item for item in findings(outcome).items() if item[1][0] == "FAIL"]
+    statement, (_, remedy) = fault
+    assert statement.endswith(f", of snf-appliance's subordinate ones, cannot read {kernel}")
     assert str(kernel) in remedy
 
 
 @pytest.mark.parametrize(
     ("group", "options", "said"),
     [
-        ("appliance", {"user": "nobody-of-this-name"}, "there is no user nobody-of-this-name"),
-        ("appliance", {"user": "root"}, "the appliance must not run as root"),
+        (
+            "appliance",
+            {"user": "nobody-of-this-name"},
+            "the appliance's user 'nobody-of-this-name' does not exist",
+        ),
+        ("appliance", {"user": "root"}, "the appliance must not run as 'root'"),
         ("image", {"verfy": "yes"}, "configuration: "),
         ("image.source.nowhere", {"x": "y"}, "configuration: "),
     ],
@@ -126,12 +132,12 @@ def test_kvm_is_tried_once_per_boot(place: Site) -> None:
     outcome = place.snf("doctor")
     assert known.stat().st_ino == first.st_ino
     assert known.stat().st_mtime_ns == first.st_mtime_ns
-    said = [text for text in findings(outcome) if text.startswith("kvm: the appliance ")]
-    assert said == [
-        f"kvm: the appliance is emulated, which is slow: {answer['accelerator']['reason']}"
-        if answer["accelerator"]["name"] == "tcg"
+    said = (
+        f"kvm: the appliance is emulated, which is slow: {answer['value']['reason']}"
+        if answer["value"]["name"] == "tcg"
         else "kvm: the appliance runs with KVM"
-    ]
+    )
+    assert said in findings(outcome)
 
     another_boot = {**answer, "key": ["another boot", *answer["key"][1:]]}
     known.write_text(json.dumps(another_boot))
@@ -140,15 +146,22 @@ def test_kvm_is_tried_once_per_boot(place: Site) -> None:
 
 
 def test_building_the_appliance(place: Site) -> None:
-    """Into place at once, readable for everybody whatever the umask; the one before is kept."""
+    """Into place at once, readable for everybody whatever the umask; the one before, which a
+    deployment under way may use, is kept."""
     state = place.node.directory / "built"
     with place.configured("directories", state=str(state)):
-        outcomes = [place.snf("appliance", "build") for _ in range(2)]
+        outcomes = [place.snf("appliance", "build")]
+        with held(config.load(place.node.config_file)):
+            outcomes.append(place.snf("appliance", "build"))
         doctor = findings(place.snf("doctor"))
     assert [outcome.status for outcome in outcomes] == [0, 0], outcomes
-    places = [Path(outcome.stdout.strip()) for outcome in outcomes]
+    said = [outcome.stdout.splitlines() for outcome in outcomes]
+    for *statements, _ in said:
+        assert statements[0].startswith("ok    kvm: the appliance saved on ")
+        assert {statement.split()[0] for statement in statements} == {"ok"}
+    places = [Path(lines[-1]) for lines in said]
     assert (state / "appliance").resolve() == places[1]
-    assert places[0].is_dir(), "a deployment under way may use it"
+    assert places[0].is_dir()
     for name in FILES:
         assert stat.S_IMODE((places[1] / name).stat().st_mode) == 0o644
     assert stat.S_IMODE(places[1].stat().st_mode) == 0o755
