@@ -11,9 +11,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,7 +147,7 @@ def build(config: Config, say: Callable[[Finding], None] = lambda finding: None)
         current.parent.mkdir(parents=True, exist_ok=True)
         current.parent.chmod(0o755)  # whatever the umask: the appliance's user reads there
     with _locked(current.parent):
-        target = current.with_name(f"{current.name}.{secrets.token_hex(4)}")
+        target = current.with_name(f"{current.name}.{os.urandom(4).hex()}")
         try:
             _assemble(target, _packages())
             built = Appliance(target, config.runtime(), config.appliance.memory)
@@ -161,7 +158,7 @@ def build(config: Config, say: Callable[[Finding], None] = lambda finding: None)
             link.symlink_to(target.name)
             link.replace(current)
         except BaseException:
-            shutil.rmtree(target, ignore_errors=True)
+            _remove(target)
             raise
         for old in current.parent.glob(f"{current.name}.*"):
             if old != target:
@@ -174,6 +171,8 @@ def _assemble(target: Path, packages: Sequence[str]) -> None:
     source = recipe()
     if source is None:
         raise ApplianceError("libguestfs is not installed", remedy="install libguestfs0")
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="snf-appliance-") as scratch:
         additions = Path(scratch) / "packages-snf"  # supermin goes by the name
         additions.write_text("".join(f"{name}\n" for name in packages))
@@ -242,12 +241,18 @@ def _locked(parent: Path) -> Iterator[None]:
         os.close(lock)
 
 
+def _remove(directory: Path) -> None:
+    import shutil
+
+    shutil.rmtree(directory, ignore_errors=True)
+
+
 def _remove_unless_held(old: Path) -> None:
     with contextlib.suppress(OSError):
         lock = os.open(old, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
         finally:
             os.close(lock)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +38,8 @@ def record(appliance: Appliance, launcher: Launcher, directory: Path) -> None:
     """
     directory.mkdir(exist_ok=True)
     directory.chmod(0o755)
+    import tempfile
+
     with tempfile.TemporaryDirectory(dir=directory.parent) as place:
         scratch = Path(place)
         for name, text in (("launcher", launcher.program), ("detect", _DETECTION_ONLY)):

@@ -10,8 +10,8 @@ of many paths is asked in lists.
 from __future__ import annotations
 
 import contextlib
+import os
 import posixpath
-import secrets
 import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -191,7 +191,7 @@ class Files(Disks):
         """Make a symbolic link, in place of whatever file or link is there."""
         path = absolute(path)
         directory = self._checked_parent(path)
-        temporary = posixpath.join(directory, f".snf-{secrets.token_hex(8)}")
+        temporary = posixpath.join(directory, f".snf-{os.urandom(8).hex()}")
         # Not ln -sf: it would put the link inside a directory that lies there, even one outside
         # the guest to which a link of the guest leads.
         self._call("ln_s", target, temporary)
@@ -229,7 +229,7 @@ class Files(Disks):
             directory,
             [name if old and old.is_file else "." for name, old in zip(names, olds, strict=True)],
         )
-        place = posixpath.join(directory, f".snf-{secrets.token_hex(8)}")
+        place = posixpath.join(directory, f".snf-{os.urandom(8).hex()}")
         if len(files) < ARCHIVED:
             temporaries = [f"{place}-{index}" for index in range(len(files))]
             for temporary, file, member in zip(temporaries, files, members, strict=True):

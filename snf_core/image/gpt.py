@@ -7,7 +7,6 @@ the backup lies matters only when it moves, so an image smaller than the disk is
 from __future__ import annotations
 
 import struct
-import uuid
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -217,6 +216,8 @@ def _sectors(length: int) -> int:
 
 
 def _guid(content: bytes) -> str:
+    import uuid  # with what it imports, only where a table is read
+
     return str(uuid.UUID(bytes_le=content))
 
 

@@ -17,8 +17,8 @@ import itertools
 import os
 import pwd
 import re
-import secrets
 import struct
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -193,7 +193,7 @@ def _group(name: str) -> int:
 def _locked(descriptor: int, size: int) -> int:
     """The index of a byte that nobody had locked, and that is locked now."""
     # Anywhere, so that an id is not used again at once: remains of its last user may be there.
-    start = secrets.randbelow(size)
+    start = int.from_bytes(os.urandom(4), sys.byteorder) % size
     for index in itertools.chain(range(start, size), range(start)):
         request = struct.pack("@hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, index, 1, 0)
         try:

@@ -42,7 +42,7 @@ def baseline() -> set[str]:
     [
         ("import snf_core.cli", 12, set()),
         ("import snf_core.extension", 25, set()),
-        ("import snf_core.ganeti.scripts", 80, set()),
+        ("import snf_core.ganeti.scripts", 70, set()),
         (NIC_EVENT, 150, {"oslo_config", "stevedore"}),
     ],
     ids=["command line", "extension points", "deployment", "NIC event"],

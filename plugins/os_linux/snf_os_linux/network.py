@@ -5,31 +5,21 @@ from __future__ import annotations
 import fnmatch
 import posixpath
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from snf_core import extension
 from snf_core.contract import Plugin, Task
 from snf_core.errors import PluginError
-from snf_core.image import customization
 from snf_os_linux import systemd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from snf_core.image.customization import Customization
+    from snf_core.image.customization import Customization, File
     from snf_core.image.guest import Guest
     from snf_core.image.nics import NicPlan
 
 RESOLV_CONF = "/etc/resolv.conf"
-
-
-@dataclass(frozen=True)
-class File:
-    """A file that a renderer wants in the guest, owned by root."""
-
-    content: str
-    mode: int = 0o644
 
 
 class Renderer(Plugin):
@@ -54,8 +44,8 @@ class Renderer(Plugin):
         nics: Sequence[NicPlan],
         nameservers: Sequence[str],
         search_domains: Sequence[str],
-    ) -> Mapping[str, File]:
-        """The files to write, by absolute path. Pure: nothing is read or written."""
+    ) -> Sequence[File]:
+        """The files to write. Pure: nothing is read or written."""
 
 
 POINT = extension.ExtensionPoint("snf.guest.linux.network", Renderer)
@@ -98,14 +88,13 @@ def apply(guest: Guest, renderer: Renderer, request: Customization) -> None:
     """Write what a renderer makes of the request, and remove what it made of an earlier one."""
     files = renderer.render(request.nics, request.nameservers, request.search_domains)
     directory, pattern = posixpath.split(renderer.owned)
+    paths = {file.path for file in files}
     for name in fnmatch.filter(guest.list(directory), pattern):
-        if posixpath.join(directory, name) not in files:
+        if posixpath.join(directory, name) not in paths:
             guest.remove(posixpath.join(directory, name))
-    for parent in {posixpath.dirname(path) for path in files}:
+    for parent in {posixpath.dirname(path) for path in paths}:
         guest.make_directory(parent)
-    guest.write_files(
-        customization.File(path, file.content, file.mode, (0, 0)) for path, file in files.items()
-    )
+    guest.write_files(files)
     if request.nameservers and _is_static(guest, RESOLV_CONF):
         guest.write(RESOLV_CONF, _resolv_conf(request.nameservers, request.search_domains))
 

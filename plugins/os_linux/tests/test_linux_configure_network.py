@@ -37,7 +37,7 @@ class TestConfigureNetwork:
 
             def render(self, nics: Any, nameservers: Any, search_domains: Any) -> Any:
                 del nics, nameservers, search_domains
-                return {}
+                return []
 
         class Two(One):
             priority = 20

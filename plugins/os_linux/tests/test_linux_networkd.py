@@ -47,10 +47,9 @@ PLANS = {
 @pytest.mark.parametrize("name", PLANS)
 def test_golden(name: str) -> None:
     servers = ("192.0.2.53", "2001:db8::53")
-    files = Networkd(None).render([PLANS[name]], servers, ("example.org", "example.net"))
-    assert list(files) == [FILE]
-    assert files[FILE].mode == 0o644
-    assert files[FILE].content == (GOLDEN / f"{name}.network").read_text()
+    [file] = Networkd(None).render([PLANS[name]], servers, ("example.org", "example.net"))
+    assert (file.path, file.mode, file.owner) == (FILE, 0o644, (0, 0))
+    assert file.content == (GOLDEN / f"{name}.network").read_text()
 
 
 def test_every_golden_file_is_used() -> None:
@@ -58,7 +57,7 @@ def test_every_golden_file_is_used() -> None:
 
 
 def test_without_a_resolver() -> None:
-    [file] = Networkd(None).render([PLANS["dhcp"]], (), ()).values()
+    [file] = Networkd(None).render([PLANS["dhcp"]], (), ())
     assert "DNS=" not in file.content
     assert "Domains=" not in file.content
 

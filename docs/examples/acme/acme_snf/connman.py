@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from snf_os_linux.network import File, Renderer
+from snf_core.image.customization import File
+from snf_os_linux.network import Renderer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from snf_core.image.guest import Guest
     from snf_core.image.nics import NicPlan
@@ -30,13 +31,13 @@ class ConnMan(Renderer):
         nics: Sequence[NicPlan],
         nameservers: Sequence[str],
         search_domains: Sequence[str],
-    ) -> Mapping[str, File]:
+    ) -> Sequence[File]:
         """One file for all NICs, which it finds by their MAC addresses."""
         services = [
             "\n".join(_service(nic, nameservers if nic.address else (), search_domains))
             for nic in nics
         ]
-        return {FILE: File("\n\n".join(services) + "\n")}
+        return [File(FILE, "\n\n".join(services) + "\n", mode=0o644, owner=(0, 0))]
 
 
 def _service(nic: NicPlan, nameservers: Sequence[str], domains: Sequence[str]) -> Iterator[str]:

@@ -184,9 +184,7 @@ def test_renderer() -> None:
     static = NicPlan(
         0, "aa:00:00:00:00:01", "static", address=ipaddress.IPv4Interface("10.0.0.5/8")
     )
-    (file,) = connman.render(
-        [static, NicPlan(1, "aa:00:00:00:00:02", "dhcp")], ["::1"], []
-    ).values()
+    (file,) = connman.render([static, NicPlan(1, "aa:00:00:00:00:02", "dhcp")], ["::1"], [])
     assert "MAC = aa:00:00:00:00:01\nIPv4 = 10.0.0.5/255.0.0.0\nIPv6 = off\n" in file.content
     assert "MAC = aa:00:00:00:00:02\nIPv4 = dhcp\nIPv6 = off\n" in file.content
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
+from snf_core.image.customization import File
 from snf_os_linux import systemd
-from snf_os_linux.network import File, Renderer
+from snf_os_linux.network import Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,14 +49,17 @@ class Networkd(Renderer):
         nics: Sequence[NicPlan],
         nameservers: Sequence[str],
         search_domains: Sequence[str],
-    ) -> dict[str, File]:
+    ) -> list[File]:
         """One world-readable file per NIC: systemd-networkd does not run as root."""
-        return {
-            f"{DIRECTORY}/05-snf-{nic.mac.replace(':', '')}.network": File(
-                _network(nic, nameservers, search_domains)
+        return [
+            File(
+                f"{DIRECTORY}/05-snf-{nic.mac.replace(':', '')}.network",
+                _network(nic, nameservers, search_domains),
+                mode=0o644,
+                owner=(0, 0),
             )
             for nic in nics
-        }
+        ]
 
 
 def _network(nic: NicPlan, nameservers: Sequence[str], search_domains: Sequence[str]) -> str:
