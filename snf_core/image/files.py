@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 READ_LIMIT = 2 << 20
 """Bytes of a guest's file that are read at most: no file of interest here is larger."""
 
-ARCHIVED = 100
+ARCHIVED = 200
 """Files for one directory from which on they are sent as one archive: unpacking it starts a
 program in the appliance, which takes as long as writing so many one by one."""
 
