@@ -93,6 +93,8 @@ def make(
     groups: dict[str, dict[str, str]] = {
         "directories": {"state": str(state), "runtime": str(runtime)},
         "image.source.local": {"directory": str(images)},
+        # A slow machine is no reason to take a resumed appliance for dead.
+        "hypervisor.kvm": {"resume_timeout": "120"},
     }
     for group, options in (settings or {}).items():
         groups.setdefault(group, {}).update(options)
