@@ -259,7 +259,7 @@ def test_two_at_once_cannot_reach_each_other(bench: Bench) -> None:
         for pid, who in ((first, one), (second, two)):
             assert status_of(pid)["Uid"].split() == [str(who.uid)] * 4
             assert status_of(pid)["Gid"].split() == [str(who.gid)] * 4
-        for code in (_SIGNAL, _READ):
+        for code in (_SIGNAL, _TRACE, _READ):
             assert as_user(two, code, second) == "reached", "it would never be refused"
         for code in (_SIGNAL, _TRACE, _READ):
             for victim in (first, int(status_of(first)["PPid"])):
