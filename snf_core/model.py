@@ -57,9 +57,10 @@ def _match(pattern: re.Pattern[str], value: str, what: str, expected: str) -> st
 def interface_name(value: str) -> str:
     """A network interface's name as Linux allows and nothing that could be taken for an option.
 
-    At most 15 characters (IFNAMSIZ in linux/if.h), no slash, no blank; "." and ".." excluded.
+    At most 15 characters (IFNAMSIZ in linux/if.h), no slash, no blank; "." and ".." excluded,
+    and "all" and "default", which stand for every interface below /proc/sys/net.
     """
-    if value in {".", ".."}:
+    if value in {".", "..", "all", "default"}:
         raise InvalidValueError(f"{value!r} is not an interface name")
     return _match(_INTERFACE, value, "an interface name", "1 to 15 letters, digits, . _ : -")
 

@@ -32,7 +32,8 @@ KINDS = {
     "interface": Kind(
         model.interface_name,
         ("tap0", "vif1.0", "vif1.0-emu", "br_lan", "eth0:1", "x" * 15, "0"),
-        ("", ".", "..", "-a", "a/b", "a b", "x" * 16, "tap0\n", "täp", "a;b", "$x", "a\0"),
+        ("", ".", "..", "all", "default", "-a", "a/b", "a b", "x" * 16, "tap0\n", "täp",
+         "a;b", "$x", "a\0"),
     ),
     "mac": Kind(
         model.mac_address,

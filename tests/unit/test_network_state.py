@@ -34,7 +34,11 @@ json_values = st.recursive(
 
 def document(interface: str = "tap0", phase: str = APPLIED) -> Document:
     return Document(
-        interface, Identity("boot", 1, 7), phase, {"instance": "web1"}, (Record(MTU, 1500),)
+        interface,
+        Identity("boot", 1, 7),
+        phase,
+        {"instance": "web1", "mode": "bridged"},
+        (Record(MTU, 1500),),
     )
 
 
