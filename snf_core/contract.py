@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from snf_core.appliance import Appliance, Launcher
     from snf_core.image.customization import Customization
     from snf_core.image.guest import Guest
-    from snf_core.model import Disk, NicEvent
+    from snf_core.model import Disk, Mode, NicEvent
     from snf_core.network.node import Node
     from snf_core.network.state import State
 
@@ -114,6 +114,15 @@ class Setup(Plugin):
     def fulfils(self, tag: str) -> bool:
         """Whether, where it applies, it keeps what a network's or instance's tag promises."""
         return False
+
+    def ruleset(self, mode: Mode) -> str:
+        """The nftables rules that NICs of ``mode`` need of this setup, in nft(8)'s notation.
+
+        They are static, loaded once per node, and filter by sets and maps whose elements
+        ``wanted`` states for each NIC: no rule names a NIC. They may depend on the setup's options.
+        All is in tables named ``snf``, and all names begin with the setup's own.
+        """
+        return ""
 
     @abstractmethod
     def wanted(self, event: NicEvent, node: Node) -> State:

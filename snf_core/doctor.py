@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from snf_core import appliance, extension, schema
 from snf_core.contract import Finding
 from snf_core.errors import SnfError
+from snf_core.network import abilities
 from snf_core.run import run
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def examine(settings: Config) -> Iterator[Finding]:
                 fatal=False,
             )  # fmt: skip
     yield from _hypervisors(settings, found)
+    yield from abilities.check(settings)
 
 
 def _installation(settings: Config) -> Iterator[Finding]:

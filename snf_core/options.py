@@ -86,9 +86,30 @@ APPLIANCE = [
 NETWORK = [
     cfg.ListOpt(
         "setups",
-        default=["bridged"],
+        default=[
+            "bridged",
+            "openvswitch",
+            "routed",
+            "filtered",
+            "isolation",
+            "firewall",
+            "masquerade",
+        ],
         help="The network setups in use; each decides by a NIC's mode and tags whether it "
-        "has a say.",
+        "has a say. What they want is made in this order: those that connect a NIC come first.",
+    ),
+    cfg.StrOpt(
+        "extra_up",
+        default="",
+        help="Program that is run once a NIC is wired, with what is known of it in its "
+        "environment. Where it fails, the NIC is unwired and the event fails. Empty for none.",
+    ),
+    cfg.StrOpt(
+        "extra_down",
+        default="",
+        help="Program that is run before a NIC is unwired, with no more in its environment than "
+        "the hypervisor says then. Where it fails, the NIC is unwired all the same, and the event "
+        "fails. Empty for none.",
     ),
     cfg.ListOpt(
         "dhcp_tags",

@@ -8,6 +8,9 @@ from oslo_config import cfg
 
 from snf_core import extension
 from snf_core.errors import ConfigError, PluginError
+from snf_core.network.uplink import GROUP as UPLINK
+from snf_core.network.uplink import OPTIONS as UPLINK_OPTIONS
+from snf_core.network.uplink import uplinks
 from snf_core.options import GROUPS
 
 if TYPE_CHECKING:
@@ -31,7 +34,13 @@ def check(config: Config) -> Iterator[str]:
         for point in extension.points()
         for name in extension.names(point)
     }
+    try:
+        uplinks(config)
+    except ConfigError as error:
+        yield str(error)
     for group in sorted(config.groups() - GROUPS.keys()):
+        if group.startswith(UPLINK):  # read above
+            continue
         where = f"{', '.join(config.files_of(group))}: group [{group}]"
         if group not in plugins:
             yield f"{where}: no plugin of that name is installed, or the name is misspelt"
@@ -61,6 +70,7 @@ def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
         for entry in extension.entries(point.namespace)
         if entry.module.partition(".")[0] == "snf_core"
     ]
+    built_in.append((f"{UPLINK}100", UPLINK_OPTIONS))  # an example: there is one for each
     return [*GROUPS.items(), *(group for group in built_in if group[1])]
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snf_core.errors import NetworkError
-from snf_core.network.state import Item, Value, item_from_json
+from snf_core.network.state import Item, Value, item_from_json, possible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,8 +53,16 @@ class Identity:
     @classmethod
     def of(cls, index: int) -> Identity:
         """That of the interface ``index`` of the calling thread's network namespace."""
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return cls(boot, Path("/proc/thread-self/ns/net").stat().st_ino, index)
+        return cls(_boot(), os.stat("/proc/thread-self/ns/net").st_ino, index)
+
+    def same_kernel(self) -> bool:
+        """Whether what it had may still be there: no reboot since, and the same namespace."""
+        return replace(self, index=0) == Identity.of(0)
+
+
+@functools.cache
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 @dataclass(frozen=True)
@@ -96,10 +105,13 @@ class Document:
         try:
             if data["version"] != VERSION or data["phase"] not in {APPLYING, APPLIED}:
                 raise ValueError(f"version {data['version']!r}, phase {data['phase']!r}")
-            event = {"instance": "", **data["event"]}
+            event = {"instance": "", "mode": "", **data["event"]}
             records = tuple(Record(item_from_json(one), one["before"]) for one in data["items"])
             for one in records:
-                _ = one.restored
+                if type(one.before) is type(one.item.value):
+                    continue
+                if not possible(one.item.kind, one.item.attribute, one.before):
+                    raise ValueError(f"{one.item} was never {one.before!r}")
             identity = Identity(**data["identity"])
             return cls(data["interface"], identity, data["phase"], event, records)
         except (KeyError, TypeError, AttributeError, ValueError, NetworkError) as error:
@@ -109,7 +121,11 @@ class Document:
 def facts(event: NicEvent) -> dict[str, Any]:
     """What a document keeps of an event."""
     nic = event.nic
-    known: dict[str, Any] = {"instance": event.instance, "tags": sorted(event.instance_tags)}
+    known: dict[str, Any] = {
+        "instance": event.instance,
+        "tags": sorted(event.instance_tags),
+        "mode": "",
+    }
     if nic is None:
         return known
     return known | {
@@ -117,6 +133,7 @@ def facts(event: NicEvent) -> dict[str, Any]:
         "mac": nic.mac,
         "mode": nic.mode.value,
         "link": nic.link,
+        "vlan": nic.vlan,
         "ip": str(nic.ip or ""),
         "name": nic.name,
         "uuid": nic.uuid,
@@ -163,7 +180,11 @@ class Documents:
         """
         path = self._path(interface, "json")
         try:
-            return Document.from_json(json.loads(path.read_text()))
+            with open(path, "rb") as file:
+                found = Document.from_json(json.loads(file.read()))
+            if found.interface != interface:
+                raise ValueError(f"it is of {found.interface}")
+            return found
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
@@ -179,7 +200,7 @@ class Documents:
         try:
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
             with os.fdopen(descriptor, "w") as file:
-                json.dump(document.to_json(), file, indent=1)
+                file.write(json.dumps(document.to_json(), separators=(",", ":")))
                 file.write("\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -200,7 +221,19 @@ class Documents:
 
     def interfaces(self) -> list[str]:
         """The interfaces that have a document, sorted."""
-        return sorted(path.stem for path in self._directory.glob("*.json"))
+        try:
+            names = os.listdir(self._directory)
+        except FileNotFoundError:
+            return []
+        return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+    def all(self) -> Iterator[Document]:
+        """All that can be understood."""
+        for interface in self.interfaces():
+            with contextlib.suppress(NetworkError):
+                document = self.read(interface)
+                if document is not None:
+                    yield document
 
     def _path(self, interface: str, suffix: str) -> Path:
         return self._directory / f"{interface}.{suffix}"

@@ -9,127 +9,335 @@ Nothing is taken back that somebody else has changed since: it is not ours any m
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from snf_core.errors import NetworkError
-from snf_core.network.document import APPLIED, APPLYING, Document, Identity, Record, facts
-from snf_core.network.node import Node
-from snf_core.network.state import Item, Key, State, Value, merge
+from snf_core.model import Mode
+from snf_core.network.announce import announce
+from snf_core.network.difference import (
+    OF_PORTS,
+    Difference,
+    Step,
+    corrected,
+    shared,
+    towards,
+    undoing,
+)
+from snf_core.network.document import APPLIED, APPLYING, Document, Identity, facts
+from snf_core.network.kernel import NFT
+from snf_core.network.state import ELEMENT, LINK, Change, Item, State, merge
 from snf_core.network.tags import promised
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from snf_core.contract import Setup
     from snf_core.model import NicEvent
-    from snf_core.network.document import Documents
-    from snf_core.network.links import Links
+    from snf_core.network.document import Documents, Record
+    from snf_core.network.kernel import Kernel
+    from snf_core.network.state import Announcement, Key, Value
 
 LOG = logging.getLogger(__name__)
 
-_Change = tuple[Item, Item]
-"""An item as it is, and as it shall be."""
+CORE = "core"
+"""Stands in an item's place for a setup where every NIC has it."""
 
 
-def plan(event: NicEvent, setups: Mapping[str, Setup], node: Node) -> State:
-    """What the NIC of ``event`` should have, from all of ``setups`` (by name) that apply to it.
+class Engine:
+    """What wires NICs: the setups in use, the kernel, and the state documents."""
 
-    Touches nothing. Raises NetworkError where none applies, where they contradict each other,
-    and where a tag promises what none of them does.
-    """
-    chosen = {name: setup for name, setup in setups.items() if setup.applies(event)}
-    if not chosen:
-        raise NetworkError(
+    def __init__(self, setups: Mapping[str, Setup], kernel: Kernel, documents: Documents) -> None:
+        """``setups`` by their names, in the order in which their items are applied."""
+        self.setups = setups
+        self.kernel = kernel
+        self.documents = documents
+
+    def plan(self, event: NicEvent) -> State:
+        """What the NIC of ``event`` should have, from all setups that apply to it.
+
+        Touches nothing. Raises NetworkError where none applies, where they contradict each
+        other, and where a tag promises what none of them does.
+        """
+        chosen = {name: setup for name, setup in self.setups.items() if setup.applies(event)}
+        if not chosen:
+            raise self._unserved(event)
+        for tag in sorted(promised(event)):
+            if not any(setup.fulfils(tag) for setup in chosen.values()):
+                raise NetworkError(
+                    f"{event.interface}: no network setup in use ({', '.join(chosen)}) does what "
+                    f"the tag {tag!r} promises",
+                    remedy="remove the tag, or add a setup that serves it to [network] setups",
+                )
+        node = self.kernel.node
+        states = [setup.wanted(event, node).wanted_by(name) for name, setup in chosen.items()]
+        state = merge([State((_marker(event.interface),)), *states])
+        if Item(LINK, event.interface, "up", True).key not in {item.key for item in state.items}:
+            raise self._unserved(event)  # some would guard it, but none connects it
+        # Whatever the order of the setups, what only ports have comes after the port.
+        items = sorted(state.items, key=lambda item: item.attribute in OF_PORTS)
+        return replace(state, items=tuple(items))
+
+    def _unserved(self, event: NicEvent) -> NetworkError:
+        serving = [f"{name} serves {setup.serves()}" for name, setup in self.setups.items()]
+        return NetworkError(
             f"{event.interface}: no network setup in use serves {_described(event)}",
-            remedy="; ".join(f"{name} serves {setup.serves()}" for name, setup in setups.items())
-            or "name some in [network] setups",
+            remedy="; ".join(serving) or "name some in [network] setups",
         )
-    for tag in sorted(promised(event)):
-        if not any(setup.fulfils(tag) for setup in chosen.values()):
-            raise NetworkError(
-                f"{event.interface}: no network setup in use ({', '.join(chosen)}) does what the "
-                f"tag {tag!r} promises",
-                remedy="remove the tag, or add a setup that serves it to [network] setups",
-            )
-    return merge(setup.wanted(event, node).wanted_by(name) for name, setup in chosen.items())
 
+    def up(self, event: NicEvent, finish: Callable[[], None] | None = None) -> None:
+        """Wire the NIC of ``event``; a second time changes nothing.
 
-def up(event: NicEvent, setups: Mapping[str, Setup], links: Links, documents: Documents) -> None:
-    """Wire the NIC of ``event``; a second time changes nothing.
+        What an earlier interface of the same name, or an event that did not end, has left is
+        taken back first. ``finish`` is called when all is in place; where it raises, all is
+        taken back. Raises NetworkError, with the kernel as it was before.
+        """
+        with self.locked(event.interface):
+            self.connect(event.interface, self.plan(event), facts(event), finish)
 
-    What an earlier interface of the same name, or an event that did not end, has left is taken
-    back first. Raises NetworkError, with the kernel as it was before.
-    """
-    with documents.locked(event.interface):
-        link = links.get(event.interface)
+    def down(self, event: NicEvent) -> None:
+        """Take back what ``up`` did for the interface of ``event``, where it still stands.
+
+        An interface that is gone, or was never wired by us, is no error. Raises NetworkError
+        where something cannot be taken back; the state document then stays.
+        """
+        with self.locked(event.interface):
+            self.clear(event.interface)
+
+    @contextlib.contextmanager
+    def locked(self, *interfaces: str) -> Iterator[None]:
+        """Hold the locks of interfaces, waiting for them in the order of their names.
+
+        One such block is one event to the gates.
+        """
+        with contextlib.ExitStack() as locks:
+            for interface in sorted(interfaces):
+                locks.enter_context(self.documents.locked(interface))
+            locks.callback(self.kernel.nft.close)
+            yield
+
+    def connect(
+        self,
+        interface: str,
+        wanted: State,
+        known: Mapping[str, Any],
+        finish: Callable[[], None] | None = None,
+    ) -> None:
+        """Make an interface, a NIC's or an uplink, have what is ``wanted``.
+
+        Its lock must be held. ``known`` is what the document is to keep beside that: ``mode``,
+        and whatever people may want to know. Raises as ``up``.
+        """
+        self.kernel.nft.require(rulesets(wanted.items, known["mode"], self.setups))
+        identity = self._identity(interface)
+        previous = self._standing(interface, identity)
+        others = _Others({interface}, self)
+        found = towards(wanted, interface, previous, self.kernel, others)
+        document = Document(interface, identity, APPLIED, dict(known), found.records)
+
+        if found.nothing and document == previous:
+            for gate, changes in found.steps():
+                self.kernel.apply(gate, changes)
+            announce(wanted.announcements)
+            if finish is not None:
+                finish()
+        else:
+            self._apply(found, document, previous, wanted.announcements, finish)
+
+    def clear(self, interface: str) -> None:
+        """Take back what an interface's document says, and remove it. Its lock must be held.
+
+        Raises NetworkError where something cannot be taken back; the document then stays.
+        """
+        document = self._read(interface)
+        if document is None:
+            self._clear_elements(interface)
+        elif document.identity.same_kernel():
+            try:
+                self._clear(document)
+            except NetworkError:
+                if self.is_there(document):
+                    raise
+                self._clear(document)  # it went meanwhile, and much with it
+        self.documents.remove(interface)
+
+    def _clear_elements(self, interface: str) -> None:
+        """What stands in our tables of a NIC that nobody remembers, if anything."""
+        left = [
+            Change(Item(*key, None), value)
+            for key, value in self.kernel.nft.elements().items()
+            if key[2].split(" ")[0] == interface
+        ]
+        if left:
+            self.kernel.apply(NFT, left)
+
+    def is_there(self, document: Document) -> bool:
+        """Whether the interface of a document is the one that has its name now."""
+        link = self.kernel.links.get(document.interface)
+        return link is not None and Identity.of(link.index) == document.identity
+
+    def _clear(self, document: Document) -> None:
+        interface, others = document.interface, _Others({document.interface}, self)
+        here = self.is_there(document)
+        undo = undoing(document.records, interface, self.kernel, others, here=here)
+        for gate, changes in Difference(undo, [], frozenset()).steps():
+            self.kernel.apply(gate, changes)
+        self.give_back(shared(undo, interface), {interface})
+
+    def give_back(self, changes: Collection[Change], interfaces: Collection[str]) -> None:
+        """Make again what was taken back of ``interfaces`` and others have come to want meanwhile.
+
+        Whoever wants it has it in a document before looking for it. Raises NetworkError.
+        """
+        wanted = _Others(interfaces, self).wanted({change.item.key for change in changes})
+        again = [change.reversed for change in changes if change.item.key in wanted]
+        for gate, some in Difference([], again, frozenset()).steps():
+            self.kernel.apply(gate, some)
+
+    def _identity(self, interface: str) -> Identity:
+        link = self.kernel.links.get(interface)
         if link is None:
             raise NetworkError(
-                f"{event.interface} does not exist in this network namespace",
-                remedy="the hypervisor must make it before the event",
+                f"{interface} does not exist in this network namespace",
+                remedy="it must be made before it is wired",
             )
-        identity = Identity.of(link.index)
-        previous = _standing(event.interface, identity, links, documents)
-        wanted = plan(event, setups, Node(links))
-        changes, records = _difference(wanted, previous, links)
-        document = Document(event.interface, identity, APPLIED, facts(event), records)
-        if changes or document != previous:
-            _apply(changes, document, previous, links, documents)
+        return Identity.of(link.index)
 
+    def _read(self, interface: str) -> Document | None:
+        """The interface's document; one that cannot be understood is as good as none."""
+        try:
+            return self.documents.read(interface)
+        except NetworkError as error:
+            LOG.warning("%s: %s", interface, error)
+            return None
 
-def down(event: NicEvent, links: Links, documents: Documents) -> None:
-    """Take back what ``up`` did for the interface of ``event``, where it still stands.
+    def _standing(self, interface: str, identity: Identity) -> Document | None:
+        """The document of this very interface, all applied. What any other says is taken back."""
+        document = self._read(interface)
+        if document and document.phase == APPLIED and document.identity == identity:
+            return document
+        if document is not None:
+            self.clear(interface)
+        return None
 
-    An interface that is gone, or was never wired by us, is no error. Raises NetworkError where
-    something cannot be taken back; the state document then stays.
-    """
-    with documents.locked(event.interface):
-        _clear(event.interface, _read(event.interface, documents), links, documents)
+    def _apply(
+        self,
+        found: Difference,
+        document: Document,
+        previous: Document | None,
+        announcements: Sequence[Announcement],
+        finish: Callable[[], None] | None,
+    ) -> None:
+        """Make all changes or none; in the end ``document`` stands, or else ``previous`` again."""
+        # Half-way the kernel may hold what either of them says.
+        records = previous.records if previous else ()
+        outdated = [one for one in records if one not in document.records]
+        under_way = replace(document, phase=APPLYING)
+        self.documents.write(replace(under_way, records=(*document.records, *outdated)))
+        done: list[Step] = []
+        left: set[Key] = set(found.ensured)
+        try:
+            for gate, changes in found.steps():
+                done.append((gate, changes))
+                try:
+                    left |= set(self.kernel.apply(gate, changes))
+                except NetworkError:
+                    done.pop()  # it has taken back its own
+                    raise
+            announce(announcements)
+            records = self._corrected(document, left - found.ensured)
+            if finish is not None:
+                # It may take its time, in which nobody should wait for us.
+                self.documents.write(replace(under_way, records=records))
+                self.kernel.nft.close()
+                finish()
+            self.documents.write(replace(document, records=records))
+        except BaseException:
+            if not self._take_back(document.interface, done, left):
+                raise  # the document stays as it is: the next event tries again
+            if previous is None:
+                self.documents.remove(document.interface)
+            else:
+                self.documents.write(previous)
+            raise
 
+    def _corrected(self, document: Document, there: Collection[Key]) -> tuple[Record, ...]:
+        """The records, where some of what is wanted was found to be ``there`` already.
 
-def status(links: Links, documents: Documents, interface: str = "") -> list[dict[str, Any]]:
-    """Wanted against actual for each wired interface, or for one. JSON-able, one object each:
+        It is left when we go, unless another event of ours had made it: one for another interface,
+        or one for this one, whose document was lost.
+        """
+        if _marker(document.interface).key in there:
+            return document.records
+        values = {one.item.key: one.item.value for one in document.records}
+        found = {key: values[key] for key in there}
+        return corrected(document.records, found | _Others({document.interface}, self).made(found))
 
-    ``interface``, ``agrees`` (bool), and ``error`` (str) where its document cannot be read, else
-    ``phase``, ``event`` (facts) and ``items``: kind, object, attribute, wanted, actual, setup.
-    """
-    found = []
-    for name in documents.interfaces():
-        if interface in {"", name}:
+    def _take_back(self, interface: str, done: Sequence[Step], left: Collection[Key]) -> bool:
+        """Take back what was done, but for what was ``left`` as it was. Whether all of it went."""
+        whole = True
+        for gate, changes in reversed(done):
+            back = [change.reversed for change in reversed(changes) if change.item.key not in left]
             try:
-                document = documents.read(name)
+                if back:
+                    self.kernel.apply(gate, back)
             except NetworkError as error:
-                found.append({"interface": name, "agrees": False, "error": str(error)})
-                continue
-            if document is not None:  # else it has been taken down meanwhile
-                found.append(_status(document, links))
+                LOG.error("%s: cannot be taken back: %s", interface, error)
+                whole = False
+        return whole
+
+
+class _Others:
+    """The state documents of all interfaces but some (see ``difference.Others``)."""
+
+    def __init__(self, interfaces: Collection[str], engine: Engine) -> None:
+        self._interfaces = interfaces
+        self._engine = engine
+
+    def made(self, keys: Collection[Key]) -> dict[Key, Value]:
+        found: dict[Key, Value] = {}
+        for _, record in self._records(keys):
+            if record.before != record.item.value:
+                found[record.item.key] = record.before
+        return found
+
+    def wanted(self, keys: Collection[Key]) -> set[Key]:
+        return {
+            record.item.key
+            for document, record in self._records(keys)
+            if self._engine.is_there(document)
+        }
+
+    def _records(self, keys: Collection[Key]) -> Iterator[tuple[Document, Record]]:
+        if keys:
+            for document in self._engine.documents.all():
+                if document.interface in self._interfaces or not document.identity.same_kernel():
+                    continue
+                for record in document.records:
+                    if record.item.key in keys:
+                        yield document, record
+
+
+def rulesets(items: Collection[Item], mode: str, setups: Mapping[str, Setup]) -> dict[str, str]:
+    """The nftables rules, by a name for each, that ``items`` of a NIC of ``mode`` rely on."""
+    needed = dict.fromkeys(item.setup for item in items if item.kind == ELEMENT)
+    found = {}
+    for name in needed:
+        if name in setups:
+            text = setups[name].ruleset(Mode(mode))
+            if text:
+                found[f"{name}-{mode}"] = text
     return found
 
 
-def _status(document: Document, links: Links) -> dict[str, Any]:
-    present = _is_there(document, links)
-    wanted = [one.item for one in document.records]
-    actual = _actual(wanted, links) if present else {}
-    return {
-        "interface": document.interface,
-        "agrees": present
-        and document.phase == APPLIED
-        and all(item.key in actual and actual[item.key] == item.value for item in wanted),
-        "phase": document.phase,
-        "event": dict(document.event),
-        "items": [
-            {
-                "kind": item.kind,
-                "object": item.object,
-                "attribute": item.attribute,
-                "wanted": item.value,
-                "actual": actual.get(item.key),
-                "setup": item.setup,
-            }
-            for item in wanted
-        ],
-    }
+def _marker(interface: str) -> Item:
+    """In our tables every NIC stands in one set, whatever else it has.
+
+    It tells a NIC of which something is left, though its document was lost, from a new one.
+    """
+    return Item(ELEMENT, "inet nics", interface, True, CORE)
 
 
 def _described(event: NicEvent) -> str:
@@ -138,134 +346,3 @@ def _described(event: NicEvent) -> str:
         return "a NIC of which nothing is known"
     tags = ", ".join(sorted(nic.network_tags)) or "none"
     return f"mode {nic.mode.value} (network tags: {tags})"
-
-
-def _read(interface: str, documents: Documents) -> Document | None:
-    """The interface's document; one that cannot be understood is as good as none."""
-    try:
-        return documents.read(interface)
-    except NetworkError as error:
-        LOG.warning("%s: %s", interface, error)
-        return None
-
-
-def _standing(
-    interface: str, identity: Identity, links: Links, documents: Documents
-) -> Document | None:
-    """The document of this very interface, all applied. What any other says is taken back."""
-    document = _read(interface, documents)
-    if document and document.phase == APPLIED and document.identity == identity:
-        return document
-    _clear(interface, document, links, documents)
-    return None
-
-
-def _clear(interface: str, document: Document | None, links: Links, documents: Documents) -> None:
-    """Take back what a document says and remove it. Raises NetworkError."""
-    if document is not None:
-        here = _is_there(document, links)
-        # Of another interface by the same name, nothing is ours.
-        records = [one for one in document.records if here or one.item.object != interface]
-        failures = _attempt(_undoing(records, links), links)
-        if failures:
-            raise failures[0]
-    documents.remove(interface)
-
-
-def _is_there(document: Document, links: Links) -> bool:
-    link = links.get(document.interface)
-    return link is not None and Identity.of(link.index) == document.identity
-
-
-def _actual(items: Sequence[Item], links: Links) -> dict[Key, Value]:
-    """What the kernel holds for each item now, nothing for those whose object is not there."""
-    objects = {item.object: links.get(item.object) for item in items}
-    return {
-        item.key: getattr(link, item.attribute)
-        for item in items
-        if (link := objects[item.object]) is not None
-    }
-
-
-def _difference(
-    wanted: State, previous: Document | None, links: Links
-) -> tuple[list[_Change], tuple[Record, ...]]:
-    """The changes that lead to ``wanted``, and what the document is to keep of it.
-
-    What ``previous`` has and ``wanted`` has otherwise is taken back first: a port must leave its
-    bridge before it gets the MTU of another. Of the rest, ``previous`` knows better than the
-    kernel what was there before us.
-    """
-    actual = _actual(wanted.items, links)
-    for item in wanted.items:
-        if item.key not in actual:
-            raise NetworkError(f"{item.setup} wants {item}, which does not exist")
-    records = previous.records if previous else ()
-    values = {item.key: item.value for item in wanted.items}
-    outdated = [one for one in records if values.get(one.item.key) != one.item.value]
-    changes = _undoing(outdated, links)
-    actual |= {new.key: new.value for _, new in changes}
-    changes += [
-        (replace(item, value=actual[item.key]), item)
-        for item in wanted.items
-        if actual[item.key] != item.value
-    ]
-    before = actual | {one.item.key: one.before for one in records}
-    return changes, tuple(Record(item, before[item.key]) for item in wanted.items)
-
-
-def _undoing(records: Sequence[Record], links: Links) -> list[_Change]:
-    """The changes that take ``records`` back, where the kernel still holds what we set."""
-    actual = _actual([one.item for one in records], links)
-    return [
-        (one.item, one.restored)
-        for one in reversed(records)
-        if one.item.key in actual and actual[one.item.key] == one.item.value != one.before
-    ]
-
-
-def _apply(
-    changes: Sequence[_Change],
-    document: Document,
-    previous: Document | None,
-    links: Links,
-    documents: Documents,
-) -> None:
-    """Make all changes or none; in the end ``document`` stands, or else ``previous`` again."""
-    # Half-way the kernel may hold what either of them says.
-    outdated = [one for one in previous.records if one not in document.records] if previous else []
-    under_way = replace(document, phase=APPLYING, records=(*document.records, *outdated))
-    documents.write(under_way)
-    done: list[_Change] = []
-    try:
-        for change in changes:
-            done.append(change)
-            _set(change[1], links)
-        documents.write(document)
-    except BaseException:
-        failures = _attempt([(new, old) for old, new in reversed(done)], links)
-        for failure in failures:
-            LOG.error("%s: cannot be taken back: %s", document.interface, failure)
-        if failures:  # the document stays as it is: the next event tries again
-            raise
-        if previous is None:
-            documents.remove(document.interface)
-        else:
-            documents.write(previous)
-        raise
-
-
-def _attempt(changes: Iterable[_Change], links: Links) -> list[NetworkError]:
-    """Make all changes that can be made. What failed on objects that are still there."""
-    failures = []
-    for _, new in changes:
-        try:
-            _set(new, links)
-        except NetworkError as error:
-            if links.get(new.object) is not None:
-                failures.append(error)
-    return failures
-
-
-def _set(item: Item, links: Links) -> None:
-    links.set(item.object, item.attribute, item.value)
