@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from snf_core import config, extension, schema
+from snf_core.network import uplink
 from snf_core.options import GROUPS
 
 SAMPLE = Path(__file__).parents[2] / "etc/snf.conf.sample"
@@ -36,6 +37,7 @@ def test_every_option_is_there(sample: str) -> None:
             options = extension.load(point, name).options
             if options:
                 expected[point.group(name)] = list(options)
+    expected[f"{uplink.GROUP}100"] = uplink.OPTIONS  # an example of those for uplinks
     assert sections.keys() == expected.keys(), REMEDY
     for group, options in expected.items():
         for option in options:
