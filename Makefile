@@ -16,7 +16,7 @@ PACKAGES := python3-guestfs python3-nftables libguestfs0 libguestfs-xfs supermin
 	qemu-system-x86 qemu-utils nftables iproute2 linux-image-cloud-amd64
 TEST_PACKAGES := python3-venv mmdebstrap openssh-client gdisk fdisk e2fsprogs xfsprogs btrfs-progs \
 	util-linux procps
-BENCH_PACKAGES := guestfs-tools
+BENCH_PACKAGES := guestfs-tools iptables ebtables arptables iputils-arping
 
 .PHONY: help setup check demo test test-unit test-system test-network test-guest bench sample clean
 help:  ## what can be made
@@ -33,7 +33,7 @@ help:  ## what can be made
 	@$(PYTHON) -m pip install --quiet --upgrade 'setuptools>=70.1'
 	@$(PYTHON) -m pip install --quiet --no-build-isolation \
 		$(foreach distribution,$(DISTRIBUTIONS),-e ./$(distribution)) \
-		pytest hypothesis 'ruff>=0.15' 'mypy>=1.18'
+		pytest hypothesis packaging scapy 'ruff>=0.15' 'mypy>=1.18'
 	@touch $@
 
 setup: .make/venv  ## install packages, and the project into a virtual environment
@@ -58,8 +58,9 @@ test-unit: .make/venv  ## no root, no other programs
 test-system: setup  ## packaging, the command line, whole deployments
 	$(PYTEST) tests/system
 
-test-network: setup  ## host networking, in namespaces
+test-network: setup  ## host networking, in namespaces, by this kernel and by Debian's
 	$(PYTEST) tests/network
+	$(PYTHON) -m tests.kernel_machine tests/network
 
 test-guest: setup  ## tasks on real file systems in a real appliance
 	$(PYTEST) tests/guest

@@ -13,6 +13,7 @@ import pytest
 from snf_core import config
 from snf_core.appliance import held, recipe
 from tests.images.debian import cache_directory
+from tests.network.abilities import lacking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,3 +191,37 @@ def test_what_the_node_lacks(place: Site, hidden: str, statement: str, remedy: s
     mark, said = findings(outcome)[statement]
     assert mark == "warn"
     assert remedy in said
+
+
+def test_what_the_kernel_can_do_for_nics(place: Site) -> None:
+    """Each setup in use finds what it needs, or what is missing is said by name."""
+    lacks = lacking(["bridge-conntrack", "vlan-filtering"])
+    found = findings(place.snf("doctor"))
+    well = {text for text, (mark, _) in found.items() if mark == "ok"}
+    for setup in ("bridged", "filtered", "isolation", "masquerade", "routed"):
+        assert f"network setup {setup}: this kernel takes its nftables rules" in well
+
+    [firewall] = [text for text in found if text.startswith("network setup firewall: ")]
+    if "bridge-conntrack" in lacks:
+        assert "connection tracking on bridges (NF_CONNTRACK_BRIDGE" in firewall
+        assert "firewall-bridged" in firewall
+        mark, remedy = found[firewall]
+        assert mark == "warn"
+        assert "[network] setups" in remedy
+    else:
+        assert firewall in well
+
+    if "vlan-filtering" in lacks:
+        mark, remedy = found["bridges cannot filter VLANs"]
+        assert mark == "warn"
+        assert "BRIDGE_VLAN_FILTERING" in remedy
+    else:
+        assert "bridges can filter VLANs" in well
+
+
+def test_only_setups_in_use_are_tried(place: Site) -> None:
+    with place.configured("network", setups="routed"):
+        found = findings(place.snf("doctor"))
+    tried = {text.split(":")[0] for text in found if text.startswith("network setup ")}
+    assert tried == {"network setup routed"}
+    assert not [text for text in found if "VLANs" in text or "Open vSwitch" in text]

@@ -124,7 +124,7 @@ def test_the_core_alone_works(scratch: Path, wheels: dict[str, Path]) -> None:
 
 def test_good_third_parties_are_usable(listed: list[dict[str, Any]]) -> None:
     assert _errors(listed, "orchard-good") == [""]
-    assert len(_provided(listed, "acme-snf")) == 8
+    assert len(_provided(listed, "acme-snf")) == 9
     assert set(_errors(listed, "acme-snf")) == {""}
 
 
