@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -154,6 +155,23 @@ def test_network_setup(config: Config) -> None:
     assert external.applies(event)
     wanted = external.wanted(event, None)  # type: ignore[arg-type]  # it asks nothing of the node
     assert [(item.attribute, item.value) for item in wanted.items] == [("mtu", 9000), ("up", True)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "family"), [(model.Mode.BRIDGED, "bridge"), (model.Mode.ROUTED, "inet")]
+)
+def test_filter(config: Config, mode: model.Mode, family: str) -> None:
+    mail = extension.make(extension.NETWORK_SETUP, "acme-mail", config)
+    network = model.Network("net1", tags=frozenset({"acme:no-mail"}))
+    nic = model.Nic(0, "aa:00:00:00:00:01", mode, "br0", network=network)
+    event = model.NicEvent(model.Action.UP, "tap0", "vm1", nic)
+    assert mail.applies(event)
+    assert not mail.applies(replace(event, nic=replace(nic, network=None)))
+    (item,) = mail.wanted(event, None).items  # type: ignore[arg-type]  # it asks nothing either
+    assert (item.kind, item.attribute, item.value) == ("element", "tap0", True)
+    assert item.object == f"{family} acme_mail_nics"
+    assert f"table {family} snf" in mail.ruleset(mode)
+    assert mail.ruleset(model.Mode.EXTERNAL) == ""
 
 
 def test_guest_family(config: Config) -> None:
