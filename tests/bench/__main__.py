@@ -13,6 +13,8 @@ from tests.bench import machine
 
 NAMES = (
     "nic_up",
+    "nics",
+    "forwarding",
     "copy_speed",
     "appliance_start",
     "round_trips",
