@@ -18,7 +18,8 @@ TEST_PACKAGES := python3-venv mmdebstrap openssh-client gdisk fdisk e2fsprogs xf
 	util-linux procps
 BENCH_PACKAGES := guestfs-tools iptables ebtables arptables iputils-arping
 
-.PHONY: help setup check demo test test-unit test-system test-network test-guest bench sample clean
+.PHONY: help setup check demo test test-unit test-system test-network test-machine test-guest \
+	bench sample clean
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
@@ -50,7 +51,15 @@ demo:  ## an image becomes a running, reachable machine, and is taken down again
 	$(MAKE) --no-print-directory setup && \
 	SNF_DEMO_START=$$start SNF_DEMO_FRESH=$$fresh $(PYTHON) -m tests.demo
 
-test: check test-system test-network test-guest  ## everything
+# The emulated machine takes as long as everything else, and one processor.
+test: check  ## everything
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-machine test-here
+
+.PHONY: test-here
+test-here: setup
+	$(MAKE) --no-print-directory test-system
+	$(MAKE) --no-print-directory test-network
+	$(MAKE) --no-print-directory test-guest
 
 test-unit: .make/venv  ## no root, no other programs
 	$(PYTEST) $(UNIT)
@@ -58,8 +67,10 @@ test-unit: .make/venv  ## no root, no other programs
 test-system: setup  ## packaging, the command line, whole deployments
 	$(PYTEST) tests/system
 
-test-network: setup  ## host networking, in namespaces, by this kernel and by Debian's
+test-network: setup  ## host networking, in namespaces
 	$(PYTEST) tests/network
+
+test-machine: setup  ## the same, all of it, in a machine with Debian's kernel
 	$(PYTHON) -m tests.kernel_machine tests/network
 
 test-guest: setup  ## tasks on real file systems in a real appliance

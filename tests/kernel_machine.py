@@ -60,8 +60,12 @@ DISTRIBUTIONS = ("pytest", "hypothesis", "scapy", "snf-core", "snf-kvm", "snf-xe
 
 EXCLUDED_PATHS = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*")
 
-MEMORY = 1024  # MiB
+MEMORY = 3072
+"""MiB, used as needed: two hundred events at once are as many processes."""
 DISK_BYTES = 1 << 30
+
+PATIENCE = 600
+"""Seconds after which pytest shows where a test is that has not ended."""
 
 KERNEL_ARGUMENTS = (
     "root=/dev/nvme0n1 rootfstype=ext4 rw init=/init console=ttyS1 quiet panic=-1 norandmaps "
@@ -81,6 +85,7 @@ mount -t tmpfs tmpfs /tmp
 mkdir -p /dev/shm /payload /run/lock
 mount -t tmpfs tmpfs /dev/shm
 ln -s /proc/self/fd /dev/fd
+echo 1 >/proc/sys/vm/panic_on_oom
 modprobe tun
 ip link set lo up
 mount -t ext4 -o noatime /dev/nvme1n1 /payload
@@ -210,6 +215,7 @@ def _program(environment: Path, arguments: Sequence[str]) -> str:
         for name, place in places.items()
     ]
     python = [str(environment / "bin/python"), "-m", "pytest", "-p", "no:cacheprovider"]
+    python += ["-o", f"faulthandler_timeout={PATIENCE}"]
     return "\n".join(
         [
             "#!/bin/sh",

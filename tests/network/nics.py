@@ -127,6 +127,12 @@ def state(host: Host) -> dict[str, Any]:
     return found | {"nftables": sorted(ours), "rules": policy}
 
 
+def without_addresses(state: dict[str, Any]) -> dict[str, Any]:
+    """A tap begins with an address of chance, and the lowest of all ports may be the bridge's."""
+    links = {name: {**link, "address": ""} for name, link in state["links"].items()}
+    return {**state, "links": links}
+
+
 def rules(host: Host) -> list[Any]:
     """What our tables hold but for elements: chains and their rules, in order; sets; maps."""
     found = []

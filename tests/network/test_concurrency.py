@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.locks import until_waiting
 from tests.network import nics
 from tests.network.nics import BRIDGED, FILTERED, PROTECTED
-from tests.network.subnet import IP
+from tests.network.subnet import IP, TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -160,6 +160,21 @@ def test_up_waits_for_reconcile(node: Host) -> None:
     assert nics.check(node) == []
 
 
+@pytest.mark.parametrize("words", [["reconcile"], ["reconcile", "--check"]], ids=["", "check"])
+def test_reconcile_does_not_find_what_an_event_has_mended_meanwhile(
+    node: Host, words: list[str]
+) -> None:
+    """That event wrote no document: it made again what its NIC should have had."""
+    nics.wire(node, [PROTECTED])
+    wired = nics.state(node)
+    node.ip(f"rule delete iif tap4 lookup {TABLE}")
+    up = stopped(node, "links 0", "up", **PROTECTED)
+    reconcile = node.start(*words)
+    until_waiting(lock(node, "tap4"))
+    assert go_on(up, reconcile)[1] == ""
+    assert nics.state(node) == wired
+
+
 def test_reconcile_waits_for_another(node: Host) -> None:
     nics.wire(node, [FILTERED])
     node.ip("link delete tap1")
@@ -192,7 +207,7 @@ def test_an_address_that_comes_back_while_its_old_tap_is_forgotten(
     assert nics.check(node) == []
     node.down("tap5")
     node.ip("tuntap add dev tap4 mode tap")
-    assert _without_addresses(nics.state(node)) == _without_addresses(before)
+    assert nics.without_addresses(nics.state(node)) == nics.without_addresses(before)
 
 
 @pytest.mark.parametrize("old_first", [True, False], ids=["old first", "new first"])
@@ -209,8 +224,22 @@ def test_an_address_behind_another_tap_is_forgotten_with_the_last(
         if tap != order[-1] and old_first:
             assert ("up0", IP) in node.proxies()
     node.ip("tuntap add dev tap4 mode tap")
-    assert _without_addresses(nics.state(node)) == _without_addresses(before)
+    assert nics.without_addresses(nics.state(node)) == nics.without_addresses(before)
     assert node.left() == ["up0.json"]
+
+
+def test_what_somebody_else_has_made_stays(node: Host) -> None:
+    """The same as we would have: it is left when the NIC goes, in whichever way that is."""
+    made = [f"neigh add proxy {IP} dev up0", f"rule add iif tap4 lookup {TABLE} priority 20000"]
+    node.ip(*made)
+    before = nics.state(node)
+    nics.wire(node, [PROTECTED])
+    nics.unwire(node, ["tap4"])
+    assert nics.state(node) == before
+    nics.wire(node, [PROTECTED])
+    node.ip("link delete tap4", "tuntap add dev tap4 mode tap")
+    nics.reconciled(node)
+    assert nics.without_addresses(nics.state(node)) == nics.without_addresses(before)
 
 
 # Many
@@ -291,8 +320,3 @@ def test_a_coming_and_going(host: Host) -> None:
     as_wanted(host, {})
     left = host.links()
     assert {name: left[name] for name in names} == {name: before[name] for name in names}
-
-
-def _without_addresses(state: dict[str, Any]) -> dict[str, Any]:
-    links = {name: {**link, "address": ""} for name, link in state["links"].items()}
-    return {**state, "links": links}

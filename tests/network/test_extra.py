@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import select
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.locks import until_waiting
-from tests.network import nics
+from tests.network import nics, packets
 from tests.network.nics import FILTERED
 
 if TYPE_CHECKING:
@@ -165,10 +167,17 @@ def test_it_may_take_its_time_without_keeping_others_waiting(
     host: Host, install: Install, tmp_path: Path
 ) -> None:
     """Other NICs' events, even ones that load rules, go on; its own NIC's wait."""
-    gate = tmp_path / "gate"
-    told = install("extra_up", more=f"[ $INTERFACE = tap1 ] || mkfifo {gate} && read line < {gate}")
+    running, gate = tmp_path / "running", tmp_path / "gate"
+    os.mkfifo(running)
+    os.mkfifo(gate)
+    install("extra_up", more=f"echo > {running}; read line < {gate}")
     host.ip("tuntap add dev tap1 mode tap")
     up = host.start("up", **NIC)
+    descriptor = os.open(running, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert select.select([descriptor], [], [], packets.TIMEOUT)[0]
+    finally:
+        os.close(descriptor)
     down = host.start("down", "tap0", "false", INTERFACE="tap0")
     until_waiting(host.documents / "tap0.lock")
     host.configure("")
@@ -178,7 +187,6 @@ def test_it_may_take_its_time_without_keeping_others_waiting(
     assert host.links()["tap1"]["master"] == "br0"
     assert up.running()
     assert down.running()
-    assert told.exists()
     with gate.open("w") as file:
         file.write("go on\n")
     assert up.ended() == (0, "", "")

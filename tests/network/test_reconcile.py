@@ -123,7 +123,7 @@ def base_chain(node: Host, family: str) -> str:
     entries = node.nft(f"list table {family} snf")
     ruled = {one["rule"]["chain"] for one in entries if "rule" in one}
     chains = [one["chain"] for one in entries if "chain" in one]
-    return next(one["name"] for one in chains if "hook" in one and one["name"] in ruled)
+    return str(next(one["name"] for one in chains if "hook" in one and one["name"] in ruled))
 
 
 def documents(node: Host) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def test_what_cannot_be_repaired(node: Host) -> None:
     node.ip("link add br0 type bridge", "link set br0 mtu 1400 up", "link set veth0 master br0")
     nics.wire(node, ALL[2:3])
     nics.reconciled(node)
-    assert _without_addresses(nics.state(node)) == _without_addresses(state)
+    assert nics.without_addresses(nics.state(node)) == nics.without_addresses(state)
 
 
 def test_a_prefix_that_somebody_has_taken(node: Host) -> None:
@@ -277,7 +277,7 @@ def test_vanished_taps_leave_nothing_at_all(host: Host) -> None:
     host.ip(*(f"link delete {tap}" for tap in taps))
     nics.reconciled(host)
     host.ip(*(f"tuntap add dev {tap} mode tap" for tap in taps))
-    assert _without_addresses(nics.state(host)) == _without_addresses(before)
+    assert nics.without_addresses(nics.state(host)) == nics.without_addresses(before)
     assert host.left() == ["up0.json"]
 
 
@@ -317,7 +317,7 @@ def test_half_done_ones(host: Host) -> None:
     ]
     assert len(nics.reconciled(host)) == 3
     host.ip("tuntap add dev tap4 mode tap")
-    assert _without_addresses(nics.state(host)) == _without_addresses(before)
+    assert nics.without_addresses(nics.state(host)) == nics.without_addresses(before)
     assert nics.check(host) == []
 
 
@@ -451,7 +451,7 @@ def test_a_node_that_came_back_and_wires_before_it_looks(node: Host) -> None:
             (node.documents / f"{name}.json").write_text(json.dumps(document))
     node.ip(*(f"tuntap add dev tap{number} mode tap" for number in range(5)))
     nics.wire(node, ALL)
-    assert _without_addresses(nics.state(node)) == _without_addresses(state)
+    assert nics.without_addresses(nics.state(node)) == nics.without_addresses(state)
     assert nics.check(node) == []
 
 
@@ -497,9 +497,3 @@ def test_what_an_uplink_and_its_nics_share(node: Host) -> None:
     nics.reconciled(node)
     assert nics.state(node) == state
     assert nics.check(node) == []
-
-
-def _without_addresses(state: dict[str, Any]) -> dict[str, Any]:
-    """A tap begins with an address of chance, and the lowest of all ports may be the bridge's."""
-    links = {name: {**link, "address": ""} for name, link in state["links"].items()}
-    return {**state, "links": links}
