@@ -32,7 +32,7 @@ from snf_core.errors import NetworkError
 from snf_core.network.state import Item, Value, item_from_json, possible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from snf_core.model import NicEvent
 
@@ -57,7 +57,8 @@ class Identity:
 
     def same_kernel(self) -> bool:
         """Whether what it had may still be there: no reboot since, and the same namespace."""
-        return replace(self, index=0) == Identity.of(0)
+        here = Identity.of(self.index)
+        return (self.boot, self.namespace) == (here.boot, here.namespace)
 
 
 @functools.cache
@@ -229,7 +230,24 @@ class Documents:
 
     def all(self) -> Iterator[Document]:
         """All that can be understood."""
+        return self._read_some(self.interfaces())
+
+    def about(self, words: Collection[str]) -> Iterator[Document]:
+        """Those of them that say one of some words, addresses for example, and maybe others.
+
+        Reading ten thousand documents takes a second, looking for a word in them a tenth of that.
+        """
+        patterns = [json.dumps(word).strip('"').encode() for word in words]
+        found = []
         for interface in self.interfaces():
+            with contextlib.suppress(OSError), open(self._path(interface, "json"), "rb") as file:
+                text = file.read()
+                if any(pattern in text for pattern in patterns):
+                    found.append(interface)
+        return self._read_some(found)
+
+    def _read_some(self, interfaces: Collection[str]) -> Iterator[Document]:
+        for interface in interfaces:
             with contextlib.suppress(NetworkError):
                 document = self.read(interface)
                 if document is not None:

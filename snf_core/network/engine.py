@@ -28,7 +28,7 @@ from snf_core.network.difference import (
 )
 from snf_core.network.document import APPLIED, APPLYING, Document, Identity, facts
 from snf_core.network.kernel import NFT
-from snf_core.network.state import ELEMENT, LINK, Change, Item, State, merge
+from snf_core.network.state import ELEMENT, LINK, SYSCTL, Change, Item, State, merge
 from snf_core.network.tags import promised
 
 if TYPE_CHECKING:
@@ -312,7 +312,9 @@ class _Others:
 
     def _records(self, keys: Collection[Key]) -> Iterator[tuple[Document, Record]]:
         if keys:
-            for document in self._engine.documents.all():
+            # A sysctl is told by its path, everything else by its attribute: an address, a key.
+            words = {key[1] if key[0] == SYSCTL else key[2] for key in keys}
+            for document in self._engine.documents.about(words):
                 if document.interface in self._interfaces or not document.identity.same_kernel():
                     continue
                 for record in document.records:

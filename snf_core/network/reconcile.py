@@ -99,7 +99,7 @@ def _rules(found: Iterable[Document], engine: Engine, *, check: bool) -> Iterato
     """What is wrong with the rules; rebuilt, with them, are all elements."""
     nft = engine.kernel.nft
     done = [document for document in found if document.phase == APPLIED]  # theirs were loaded
-    nft.require(standing(done, engine.setups)[0])
+    nft.require(_texts(done, engine.setups))
     wrong = nft.missing()
     reason = ""
     if wrong and not check:
@@ -110,6 +110,21 @@ def _rules(found: Iterable[Document], engine: Engine, *, check: bool) -> Iterato
     for name in wrong:
         statement = f"the nftables rules of {name} are not as they should be"
         yield Finding("", statement, not check and not reason, reason)
+
+
+def _texts(documents: Iterable[Document], setups: Mapping[str, Setup]) -> dict[str, str]:
+    """The rules that the NICs of ``documents`` rely on."""
+    used = {
+        (document.event["mode"], record.item.setup): record.item
+        for document in documents
+        if document.identity.same_kernel()
+        for record in document.records
+        if record.item.kind == ELEMENT
+    }
+    texts: dict[str, str] = {}
+    for (mode, _), item in used.items():
+        texts |= rulesets([item], mode, setups)
+    return texts
 
 
 def standing(

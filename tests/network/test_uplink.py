@@ -201,6 +201,29 @@ def test_a_reboot(subnet: Subnet) -> None:
     assert len(state(node)["routes"]) == 4
 
 
+def test_a_device_made_anew_is_prepared_again(subnet: Subnet) -> None:
+    node = subnet.node
+    subnet.up()
+    routes, rules = node.routes("100"), node.rules()
+    node.ip(
+        "link delete up0",
+        "link add up0 type veth peer name wire9",
+        "link set wire9 up",
+        "link set up0 up",
+    )
+    assert node.routes("100") == []
+    status, output, _ = node.snf("reconcile", "--check")
+    assert (status, output) == (3, "up0: it is gone\n")
+    status, output, errors = node.snf("reconcile")
+    assert (status, errors) == (0, "")
+    assert "up0: the uplink of routing table 100 is not prepared; repaired\n" in output
+    assert node.routes("100") == routes
+    assert node.rules() == rules
+    assert node.snf("reconcile", "--check")[:2] == (0, "")
+    assert node.snf("uplink", "down")[0] == 0
+    assert node.routes("100") == []
+
+
 def test_packets_are_answered_at_once(subnet: Subnet) -> None:
     """Kernels delay proxied answers by up to 0.8 s at random, unless told otherwise."""
     subnet.up()
