@@ -99,7 +99,7 @@ def seen(subnet: Subnet, frames: list[Packet], matching: str) -> int:
     They are followed by one that passes.
     """
     chain = "type filter hook prerouting priority 0"
-    rules = f"{matching} counter\n  ip daddr {OTHER} udp dport 9 counter"
+    rules = f'iifname "tap0" {matching} counter\n  ip daddr {OTHER} udp dport 9 counter'
     subnet.node.nft(f"table inet probe {{ chain seen {{ {chain}\n  {rules}\n }}\n}}")
     guest, wire = subnet.node.guest("tap0"), subnet.wire()
     packets.passed(guest, wire, [], own(net.IP), known_by=text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -141,3 +142,16 @@ def test_an_unusable_directory_is_named(tmp_path: Path) -> None:
     documents = Documents(tmp_path / "file" / "network")
     with pytest.raises(NetworkError, match=r"file/network cannot be made"), documents.locked("t"):
         pass
+
+
+def test_documents_about_something_are_found_by_their_words(tmp_path: Path) -> None:
+    documents = Documents(tmp_path / "network")
+    routed = Item("neighbour", "eth0", "198.51.100.3", True)
+    for name, record in (("tap0", Record(routed, None)), ("tap1", Record(MTU, 1500))):
+        with documents.locked(name):
+            documents.write(replace(document(name), records=(record,)))
+    (tmp_path / "network" / "tap2.json").write_text("198.51.100.3, but broken")
+    assert [one.interface for one in documents.about({"198.51.100.3"})] == ["tap0"]
+    assert [one.interface for one in documents.about({"mtu", "198.51.100.3"})] == ["tap0", "tap1"]
+    assert list(documents.about(set())) == []
+    assert [one.interface for one in documents.all()] == ["tap0", "tap1"]
