@@ -46,7 +46,7 @@ def baseline() -> set[str]:
         ("import snf_core.cli", 12, set()),
         ("import snf_core.extension", 25, set()),
         ("import snf_core.ganeti.scripts", 70, set()),
-        (NIC_EVENT, 165, {"oslo_config", "stevedore"}),
+        (NIC_EVENT, 185, {"oslo_config", "stevedore"}),
     ],
     ids=["command line", "extension points", "deployment", "NIC event"],
 )
