@@ -1,4 +1,4 @@
-"""A filtered NIC on a real bridge, attacked with real frames: Ethernet, ARP and IPv4."""
+"""A filtered NIC on a real bridge, attacked with real frames: Ethernet, ARP, RARP and IPv4."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ from tests.network.traffic import (
     dhcp,
     ethernet,
     ip,
+    rarp,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from scapy.packet import Packet
 
@@ -52,6 +54,9 @@ def snap(payload: Packet, code: int) -> Packet:
         Dot3(dst=STATION, src=MAC) / LLC(dsap=0xAA, ssap=0xAA, ctrl=3) / SNAP(code=code) / payload
     )
 
+
+RARP = rarp().payload
+STATION_BYTES = bytes.fromhex(STATION.replace(":", ""))
 
 DATA = UDP(sport=4000, dport=4001) / b"data"
 OWN = IPv4(src=IP, dst=STATION_IP) / DATA
@@ -82,7 +87,6 @@ ETHERNET = [
     attack("STP", Dot3(dst=STP_GROUP, src=MAC) / LLC(dsap=0x42, ssap=0x42, ctrl=3) / STP()),
     attack("IPv4 to STP's group", ethernet(STP_GROUP) / OWN),
     attack("LLDP to everybody", ethernet(EVERYBODY, type=0x88CC) / bytes(60)),
-    attack("RARP", ethernet(EVERYBODY, type=0x8035) / arp(op=3).payload),
     attack("PPPoE", ethernet(EVERYBODY, type=0x8863) / bytes(60)),
     attack("an unknown type", ethernet(type=0x88B5) / bytes(60)),
     attack("a length for a type", Dot3(dst=STATION, src=MAC) / Raw(bytes(OWN))),
@@ -146,6 +150,33 @@ IPV4_CASES = [
 ]
 
 
+RARP_CASES = [
+    use("announcement by the emulator", rarp()),
+    use("the same, padded", bytes(rarp()) + bytes(18)),
+    attack("longer than QEMU's", bytes(rarp()) + bytes(19)),
+    attack("with a message behind it", bytes(rarp()) + bytes(1000)),
+    attack("source MAC", rarp(VICTIM)),
+    attack("sender MAC", rarp(hwsrc=VICTIM)),
+    attack("target MAC: another's address is asked for", rarp(hwdst=VICTIM)),
+    attack("announcement of another", rarp(hwsrc=VICTIM, hwdst=VICTIM)),
+    attack("announcement of another by its MAC", rarp(VICTIM, hwsrc=VICTIM, hwdst=VICTIM)),
+    attack("sender IP", rarp(psrc=IP)),
+    attack("target IP", rarp(pdst=VICTIM_IP)),
+    attack("answer of a RARP server", rarp(op=4, pdst=VICTIM_IP)),
+    attack("an answer that names none", rarp(op=4)),
+    attack("ARP request in it", rarp(op=1)),
+    attack("InARP request in it", rarp(op=8)),
+    attack("hardware type", rarp(hwtype=6)),
+    attack("protocol type", rarp(ptype=0x86DD)),
+    attack("hardware length", rarp(hwlen=7)),
+    attack("protocol length", rarp(plen=3)),
+    attack("to one station", STATION_BYTES + bytes(rarp())[6:]),
+    attack("behind a VLAN tag", ethernet(EVERYBODY) / Dot1Q(vlan=7, type=0x8035) / RARP),
+    attack("behind a priority tag", ethernet(EVERYBODY) / Dot1Q(vlan=0, type=0x8035) / RARP),
+    attack("not whole", bytes(rarp())[:40]),
+]
+
+
 @pytest.fixture(scope="module")
 def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Segment]:
     """A segment where tap0 is filtered."""
@@ -163,6 +194,11 @@ def test_arp(tenants: Segment, case: Case) -> None:
     tenants.check(case)
 
 
+@pytest.mark.parametrize("case", RARP_CASES, ids=lambda case: case.name)
+def test_rarp(tenants: Segment, case: Case) -> None:
+    tenants.check(case)
+
+
 @pytest.mark.parametrize("case", IPV4_CASES, ids=lambda case: case.name)
 def test_ipv4(tenants: Segment, case: Case) -> None:
     tenants.check(case)
@@ -172,7 +208,7 @@ def test_nothing_of_that_reaches_the_node_or_another_guest(tenants: Segment) -> 
     host = tenants.host
     host.ip("tuntap add dev tap2 mode tap")
     host.up(INTERFACE="tap2", MAC=NEIGHBOUR, INSTANCE="neighbour.gnt.test")
-    cases = [case for case in (*ETHERNET, *ARP_CASES, *IPV4_CASES) if not case.passes]
+    cases = [case for case in (*ETHERNET, *ARP_CASES, *RARP_CASES, *IPV4_CASES) if not case.passes]
     attacks = dict.fromkeys(frame for case in cases for frame in case.frames)
     own_address = host.links()["br0"]["address"]
     with host.peer("br0") as node, host.guest("tap2") as guest:
@@ -197,3 +233,10 @@ def test_frames_to_the_link_do_not_teach_the_bridge_false_addresses(tenants: Seg
     assert learned.get(forged[0]) == "tap1"
     assert forged[1] not in learned
     assert learned[MAC] == "tap0"
+
+
+@pytest.mark.kernel("bridge-conntrack")
+def test_a_guest_behind_a_firewall_is_announced(tmp_path: Path) -> None:
+    with segment(tmp_path, TAGS="synnefo:network:0:protected") as tenants:
+        for case in RARP_CASES:
+            tenants.check(case)

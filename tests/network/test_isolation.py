@@ -30,6 +30,7 @@ from tests.network.traffic import (
     ethernet,
     ip,
     ip6,
+    rarp,
     solicitation,
 )
 
@@ -78,6 +79,10 @@ SENT = {
     "tagged": bytes(ethernet() / Dot1Q(vlan=7) / ip().payload / DATA),
     "tagged6": bytes(ethernet() / Dot1Q(vlan=7) / ip6().payload / DATA),
     "unknown": bytes(ethernet(type=0x88B5) / bytes(60)),
+    "migrated": bytes(rarp()),
+    "migrated, padded": bytes(rarp()) + bytes(18),
+    "migrated, and more": bytes(rarp()) + bytes(19),
+    "rarp": bytes(rarp(psrc=IP)),
 }
 
 RECEIVED = {
@@ -96,7 +101,9 @@ RECEIVED = {
 LISTED = f"gnt:whitelist_ip:{STATION_IP}"
 LISTED6 = f"gnt:whitelist_ip:{STATION_GLOBAL.upper()}"
 NEIGHBOURS = {"arp", "solicitation", "router solicitation", "advertisement", "router advertisement"}
-FOUR = {"arp", "listed", "other", "broadcast", "tagged"}
+MIGRATED = {"migrated", "migrated, padded"}
+NEIGHBOURS |= MIGRATED
+FOUR = {"arp", "rarp", "migrated, and more", "listed", "other", "broadcast", "tagged"}
 
 
 def names(frames: dict[str, bytes], arrived: list[bytes]) -> set[str]:
@@ -111,8 +118,8 @@ def names(frames: dict[str, bytes], arrived: list[bytes]) -> set[str]:
         (LISTED6, NEIGHBOURS | {"listed6"}),
         (f"{LISTED} {LISTED6} gnt:whitelist_ip:10.0.0.8", NEIGHBOURS | {"listed", "listed6"}),
         ("disable_ipv4", (SENT.keys() | RECEIVED.keys()) - FOUR),
-        ("disable_ipv6", FOUR | {"unknown"}),
-        (f"{LISTED} disable_ipv6", {"arp", "listed"}),
+        ("disable_ipv6", FOUR | MIGRATED | {"unknown"}),
+        (f"{LISTED} disable_ipv6", MIGRATED | {"arp", "listed"}),
     ],
 )
 def test_what_is_shut_on_a_bridge(tenants: Segment, tags: str, allowed: set[str]) -> None:

@@ -67,6 +67,12 @@ def arp(source: str = MAC, **fields: Any) -> Packet:
     return ethernet(EVERYBODY, source) / ARP(**{**own, **fields})
 
 
+def rarp(source: str = MAC, **fields: Any) -> Packet:
+    """What QEMU sends to everybody in the guest's name when it has migrated, 42 bytes of it."""
+    own = {"op": 3, "psrc": "0.0.0.0", "pdst": "0.0.0.0", "hwdst": MAC}
+    return ethernet(EVERYBODY, source, type=0x8035) / arp(**{**own, **fields}).payload
+
+
 def ip6(source: str = GLOBAL, destination: str = STATION_GLOBAL, **fields: Any) -> Packet:
     """Ethernet and IPv6 headers, groups to their own MAC addresses, anything else to STATION."""
     to = STATION

@@ -70,11 +70,24 @@ _FRAMES = """\
     # `ether type` is what stands behind the addresses on the wire, even where the kernel has
     # taken a VLAN tag off. So a tag (priority tags with VLAN 0, and double tags, too) and LLC/SNAP
     # (a length in the type's place) cannot carry past the filters what they would see without:
-    # VU#855201. RARP and whatever else a guest has no business with are dropped with them, and all
-    # that is to the groups of a link (STP, LLDP), which `group_fwd_mask` of the port brings here.
+    # VU#855201. Whatever else a guest has no business with is dropped with them, and all that is
+    # to the groups of a link (STP, LLDP), which `group_fwd_mask` of the port brings here.
     chain filtered_frame {
         iifname . ether saddr != @filtered_macs drop
-        ether type vmap { arp : goto filtered_arp, ip : goto filtered_ip, ip6 : goto filtered_ip6 }
+        ether type vmap { arp : goto filtered_arp, ip : goto filtered_ip, \\
+            ip6 : goto filtered_ip6, 0x8035 : goto filtered_rarp }
+        drop
+    }
+
+    # By one kind of RARP the emulator says where a guest is, once it has migrated: a request to
+    # everybody (RFC 903) for the address of the sender itself, which names none. Switches learn
+    # the port from it, though the guest be silent. No other RARP is anybody's business. It is no
+    # longer than the shortest frame, 60 bytes, of which `meta length` leaves out the first 14.
+    chain filtered_rarp {
+        meta length <= 46 ether daddr ff:ff:ff:ff:ff:ff \\
+            @nh,0,64 0x1080006040003 @nh,112,32 0 @nh,192,32 0 \\
+            iifname . @nh,64,48 @filtered_link_layers \\
+            iifname . @nh,144,48 @filtered_link_layers accept
         drop
     }
 

@@ -44,8 +44,11 @@ table bridge snf {
         oifname @isolation_whitelisted goto isolation_to
     }
 
-    # `ether type` is what is on the wire, `meta protocol` what stands behind a VLAN tag.
+    # `ether type` is what is on the wire, `meta protocol` what stands behind a VLAN tag. What the
+    # emulator says of a guest that has migrated is RARP without an IPv4 address (see ``filtered``):
+    # it passes, for the sake of switches, or the guest would not be reached where it is now.
     chain isolation_not4 {
+        jump isolation_announcement
         ether type { ip, arp, 0x8035 } drop
         meta protocol { ip, arp, 0x8035 } drop
     }
@@ -54,12 +57,18 @@ table bridge snf {
         meta protocol ip6 drop
     }
 
+    chain isolation_announcement {
+        ether type 0x8035 meta length <= 46 ether daddr ff:ff:ff:ff:ff:ff \\
+            @nh,0,64 0x1080006040003 @nh,112,32 0 @nh,192,32 0 accept
+    }
+
     # ARP and Neighbour Discovery pass: without them not even the listed addresses are reached,
     # by way of a router or not. They are whole and carry no extension headers (RFC 6980), so
     # that they cannot carry much else. Membership reports and queries, which switches need to
     # bring the solicitations here, do carry a hop-by-hop header.
     chain isolation_from {
         ether type arp accept
+        jump isolation_announcement
         ether type ip iifname . ip daddr @isolation_addresses4 accept
         ether type ip6 iifname . ip6 daddr @isolation_addresses6 accept
         ether type ip6 goto isolation_neighbours
