@@ -38,8 +38,9 @@ LOG = logging.getLogger(__name__)
 
 Event = dict[str, Any]
 
-TEXT_LIMIT = 4096
-"""Characters of one message; longer ones are cut."""
+TEXT_LIMIT = 1024
+"""Characters of one message; longer ones are cut. Of a failed script's log, Ganeti shows the last
+4 KiB: the reason and the remedy must be there."""
 
 _SHORTEST_SECRET = 4
 """Blotting out shorter strings would blot out half of every message."""
@@ -57,7 +58,11 @@ class Sink(Protocol):
 
 def printable(text: str) -> str:
     """``text`` on one line, without control characters, cut to a bearable length."""
-    text = text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT] + "..."
+    return escaped(text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT] + "...")
+
+
+def escaped(text: str) -> str:
+    """All of ``text`` on one line, without control characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -251,14 +256,16 @@ def screen() -> Sink:
 
 
 def describe(event: Event) -> str:
-    """An event as a line of text; empty where there is nothing to say to a person."""
+    """An event as a line of text; empty where there is nothing to say to a person.
+
+    Why a task or the deployment failed is said by the command line, with a remedy, as the last of
+    all: of a log Ganeti shows few lines, and twice the same would drive others out.
+    """
     what = event.get("subtype") or event["type"]
     text = "; ".join(event.get("messages", []))
     return {
         "image-info": f"[INFO] {text}",
         "warning": f"[WARNING] {text}",
-        "error": f"[ERROR] {text}",
-        "image-error": f"[ERROR] {text}",
         "task-start": f"[INFO] Task {event.get('task')} ...",
     }.get(what, "")
 

@@ -93,8 +93,8 @@ def isolate(confinement: Confinement) -> None:
     written goes to ``confinement.directory``, in memory and bounded.
     """
     confinement.directory.mkdir(exist_ok=True)
-    _call("unshare", _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWNS)
-    _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+    _call("unshare", _CLONE_NEWNET | _CLONE_NEWIPC)
+    _own_mounts()
     attributes = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_RDONLY)  # struct mount_attr, mount_setattr(2)
     _call(
         "syscall",
@@ -107,6 +107,21 @@ def isolate(confinement: Confinement) -> None:
     _call("mount", b"tmpfs", os.fsencode(confinement.directory), b"tmpfs", flags, options)
     confinement.scratch.mkdir(mode=0o700)
     os.chown(confinement.scratch, confinement.identity.uid, confinement.identity.gid)
+
+
+def hide_mounts(directory: Path) -> None:
+    """Leave the node's mounts as they are: ``directory`` is in memory, and empty, only here.
+
+    What is mounted here shows to nobody outside, and goes with the last process that sees it.
+    """
+    _own_mounts()
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    _call("mount", b"tmpfs", os.fsencode(directory), b"tmpfs", flags, b"mode=0700,size=64k")
+
+
+def _own_mounts() -> None:
+    _call("unshare", _CLONE_NEWNS)
+    _call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
 
 
 def limit(timeout: float, memory: int) -> None:

@@ -48,5 +48,8 @@ class Customization:
     """Whose password and keys; empty where the image does not say."""
     machine_id: str = ""
     """The id to write (machine-id(5)); empty: the guest makes one at its first boot."""
+    update: bool = False
+    """The guest was deployed before, and keeps what it has but for what is asked for now: a task
+    brings what it made then up to date, and does not begin with what it did not make."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """What was found out about the guest: ``family``, ``root`` (device)."""

@@ -52,7 +52,8 @@ class Deployment:
     nics: tuple[Nic, ...]
     parameters: Parameters
     only: frozenset[str] = frozenset()
-    """If not empty: the only tasks to run, beside mounting and unmounting."""
+    """If not empty: the only tasks to run, beside mounting and unmounting, on a guest that was
+    deployed before."""
 
 
 def deploy(
@@ -87,10 +88,12 @@ def deploy(
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(
+    what: str = "the deployment", remedy: str = "deploy again: the disk is not usable"
+) -> Iterator[None]:
     """Turn the first SIGTERM, SIGINT or SIGHUP into InterruptedDeploymentError.
 
-    Further ones are ignored, so that they cannot interrupt the clean-up.
+    Further ones are ignored, so that they cannot interrupt the clean-up. ``what`` is interrupted.
     """
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -98,8 +101,7 @@ def interruptible() -> Iterator[None]:
         for other in numbers:
             signal.signal(other, signal.SIG_IGN)
         raise InterruptedDeploymentError(
-            f"the deployment was interrupted by {signal.Signals(number).name}",
-            remedy="deploy again: the disk is not usable",
+            f"{what} was interrupted by {signal.Signals(number).name}", remedy=remedy
         )
 
     before = {number: signal.signal(number, interrupt) for number in numbers}
@@ -161,6 +163,7 @@ def _prepare(deployment: Deployment, config: Config, reporter: Reporter) -> _Pre
         password_hash=_password_hash(parameters),
         authorized_keys=parameters.authorized_keys,
         users=_users(properties.get("USERS")),
+        update=bool(deployment.only),
         facts={"family": family, "root": _root(properties.get("ROOT_PARTITION"))},
     )
     return _Prepared(request, catalogue, deployment.only)
@@ -249,7 +252,8 @@ def _full_storage_named(disk: DiskWriter) -> Iterator[None]:
     except GuestError as error:
         storage = os.fstatvfs(disk.descriptor)
         regular = stat.S_ISREG(os.fstat(disk.descriptor).st_mode)
-        if regular and storage.f_bavail * storage.f_frsize < _ROOM:
+        # A disk of another node's, shown as a file here, says nothing of its storage.
+        if regular and storage.f_blocks and storage.f_bavail * storage.f_frsize < _ROOM:
             raise DiskError(
                 f"the storage that holds disk {disk.path} is full: {error.message}",
                 remedy="make room on it",

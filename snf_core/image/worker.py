@@ -144,7 +144,11 @@ class _Child:
             self._tell(type(error).__name__, error.message, error.remedy)
         except BaseException as error:  # the last one who could report it
             traceback.print_exc()
-            self._tell("ApplianceError", f"{type(error).__name__}: {error}", "")
+            self._tell(
+                "ApplianceError",
+                f"internal error: {type(error).__name__}: {error}",
+                "report it as a defect of snf or of a plugin, with the traceback above",
+            )
         finally:
             os._exit(status)
 

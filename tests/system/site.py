@@ -207,15 +207,21 @@ class Site:
         """Run a command in the mount namespace of the scripts."""
         subprocess.run([*self._enter(), *command], check=True, timeout=PATIENCE)
 
-    def await_orphans(self) -> None:
-        """Wait until the processes whose parents were killed are gone too."""
+    def await_orphans(self, *others: int) -> None:
+        """Wait until the processes whose parents were killed are gone too.
+
+        ``others`` are children of the tests that stay.
+        """
         deadline = time.monotonic() + PATIENCE
-        while orphans := _adopted({self.keeper}):
+        while orphans := _adopted({self.keeper, *others}):
             assert time.monotonic() < deadline, orphans
             time.sleep(0.02)
 
-    def remains(self) -> list[str]:
-        """What deployments left behind: directories, files, mounts, processes, loop devices."""
+    def remains(self, *others: int) -> list[str]:
+        """What deployments left behind: directories, files, mounts, processes, loop devices.
+
+        ``others`` are children of the tests that stay.
+        """
         left = node.leftovers(self.node)
         for name, place in _PLACES.items():
             written = Path(f"/proc/{self.keeper}/root{_OVERLAYS}/{name}/upper")
@@ -224,7 +230,7 @@ class Site:
                 # Directories that were there before, and what Python keeps of an installation.
                 if not shown.is_dir() and "__pycache__" not in shown.parts:
                     left.append(str(shown))
-        left += [f"adopted process {words}" for words in _adopted({self.keeper})]
+        left += [f"adopted process {words}" for words in _adopted({self.keeper, *others})]
         left += [f"mount {mount}" for mount in _mounts(self.keeper) - self.mounts]
         left += [str(path) for path in self.node.definition.rglob("core*")]
         return left

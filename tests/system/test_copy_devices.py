@@ -319,6 +319,28 @@ def test_a_device_in_use_is_refused(place: Path) -> None:
             Destination(None).open(Disk(0, path=str(device)))
 
 
+def test_what_is_exported_need_not_be_ours_alone_or_writable(place: Path) -> None:
+    """A snapshot, a disk of a guest that runs: the device is read-only, mounted, and claimed."""
+    backing = place / "disk"
+    backing.touch()
+    os.truncate(backing, 16 * MIB)
+    run(["mkfs.ext4", "-q", backing])
+    with (
+        loop_device(backing) as device,
+        mounted(place / "mounted", "-t", "ext4", "-o", "ro,noload", device),
+    ):
+        run(["blockdev", "--setro", device])
+        try:
+            with (
+                Destination(None).open_for_reading(Disk(0, path=str(device))) as disk,
+                (place / "exported").open("wb") as out,
+            ):
+                stream.export(disk, out.fileno())
+        finally:
+            run(["blockdev", "--setrw", device])  # whoever gets this loop device next
+    assert (place / "exported").read_bytes() == backing.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("kind", "number", "words"),
     [

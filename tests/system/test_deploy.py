@@ -465,12 +465,12 @@ def _installed_for_root_only(place: Site) -> node.Node:
             f"{package}-{importlib.metadata.version(name)}.dist-info"
         )
         shutil.copytree(str(metadata), libraries / Path(str(metadata)).name)
-    definition = home / "os"
+    root = node.furnish(home / "root")
     environment.run(
         *("python", "-I", "-m", "snf_core.cli", "--config", place.node.config_file),
-        *("ganeti", "install", "--os-directory", definition),
+        *("ganeti", "install", "--root", root),
     )
-    made = replace(place.node, definition=definition / "snf-image")
+    made = replace(place.node, definition=root / "usr/share/ganeti/os/snf-image")
     assert str(home) in (made.definition / "create").read_text()
     assert not _opens(libraries / "snf_core/cli.py")
     return made

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -203,6 +204,7 @@ def refused(
     assert [kind for kind, _ in said] == ["error", "remedy"], outcome
     assert bad.said in " ".join(text for _, text in said), outcome
     assert "Traceback" not in outcome.stderr
+    reads_well(outcome.stderr)
     assert "secret" not in outcome.stderr.replace("../secret", "").replace("/secret", "")
     after = disk.stat()
     assert (after.st_mtime_ns, after.st_blocks) == (before.st_mtime_ns, before.st_blocks)
@@ -331,13 +333,75 @@ def failed(outcome: Outcome, events: list[Event], said: str) -> None:
     """A deployment that failed says so once to programs, and to people with a remedy."""
     assert outcome.status == 1, outcome
     assert f"{said}" in outcome.stderr, outcome
-    assert "\nsnf: remedy: " in outcome.stderr, outcome
     assert "Traceback" not in outcome.stderr, outcome
+    reads_well(outcome.stderr)
     errors = [event for event in events if event["type"] == "image-error"]
     assert len(errors) == 1, events
     assert events[-1] is errors[0]
     assert said in errors[0]["messages"][0]
     assert HASH not in outcome.stderr + json.dumps(events)
+
+
+def reads_well(log: str) -> None:
+    """What Ganeti shows of a failed script's log, which must be ASCII, ends in reason and remedy.
+
+    They are said nowhere else in it.
+
+    Of the last 4 KiB, the last 20 lines.
+    """
+    lines = log.encode()[-4096:].decode("ascii").splitlines()[-20:]
+    assert re.fullmatch("snf: error: .+", lines[-2]), lines
+    assert re.fullmatch("snf: remedy: .+", lines[-1]), lines
+    assert [line for line in lines if "snf: error: " in line] == [lines[-2]]
+    assert log.count(lines[-2].removeprefix("snf: error: ")) == 1, log
+    assert "[ERROR]" not in log, log
+    assert all(line.isprintable() for line in lines), lines
+
+
+def test_an_endless_reason_does_not_hide_the_remedy(place: Site, disk: Path) -> None:
+    name = "\N{SNOWMAN}\r" + "x" * 100_000
+    outcome = place.run(place.environment(disk, name))
+    assert outcome.status == 1
+    assert "image '\\u2603\\rxxx" in outcome.stderr
+    reads_well(outcome.stderr)
+
+
+_DEFECTIVE = """
+from snf_core import contract
+
+
+class Defective(contract.Format):
+    api_version = "1.0"
+
+    def disk(self, image):
+        raise KeyError("nobody foresaw this")
+"""
+
+
+def test_a_defect_is_reported_with_its_traceback_first(place: Site, disk: Path) -> None:
+    """A plugin does what it should not, deep in a deployment."""
+    directory = place.node.directory / "defective"
+    information = directory / "defective-1.dist-info"
+    information.mkdir(parents=True)
+    (directory / "defective.py").write_text(_DEFECTIVE)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: defective\nVersion: 1\n")
+    (information / "entry_points.txt").write_text(
+        "[snf.image.format]\nextdump = defective:Defective\n"
+    )
+    code = f"import sys; sys.path.append({str(directory)!r}); from snf_core.cli import main; "
+    code += "sys.exit(main(sys.argv[1:]))"
+    words = place.node.command("ganeti", "os", "create")
+    done = subprocess.run(
+        [words[0], "-I", "-c", code, *words[words.index("--config") :]],
+        env={**place.environment(disk, "linux.diskdump"), "OSP_IMG_FORMAT": "extdump"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback (most recent call last):\n" in done.stderr
+    assert "\nsnf: error: internal error: KeyError: 'nobody foresaw this'\n" in done.stderr
+    reads_well(done.stderr)
 
 
 # -- what goes wrong meanwhile ----------------------------------------------------------------

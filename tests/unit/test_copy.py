@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 import threading
 from pathlib import Path
 from random import Random
@@ -13,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snf_core.contract import DiskWriter, Extent, ImageReader
+from snf_core.contract import DiskWriter, Extent, ImageReader, OpenDisk
 from snf_core.errors import DiskError, ImageError, InterruptedDeploymentError
 from snf_core.image import copy, stream
+from snf_core.image.layout import SECTOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +96,7 @@ images = st.builds(
 spares = st.one_of(st.just(0), st.integers(0, 3 * MIB))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(images, spares)
 def test_the_disk_becomes_the_image_and_then_zeros(image: MemoryImage, spare: int) -> None:
     disk = MemoryDisk(image.size + spare)
@@ -103,7 +105,7 @@ def test_the_disk_becomes_the_image_and_then_zeros(image: MemoryImage, spare: in
     copy.verify(image, disk, ignore)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(images, spares)
 def test_the_ends_are_blank_until_everything_else_is_durable(
     image: MemoryImage, spare: int
@@ -215,7 +217,23 @@ def test_verify_names_the_first_byte_that_differs(where: int) -> None:
         copy.verify(image, disk, ignore)
 
 
-def _through_pipe(source: DiskWriter, target: DiskWriter, size_fd: int | None = None) -> None:
+class MemoryFile(OpenDisk):
+    """What is exported: data where the content is not zero, holes elsewhere."""
+
+    def __init__(self, content: bytes, size: int = 0) -> None:
+        self.path = Path("/dev/memory")
+        self.descriptor = os.memfd_create("disk")
+        self.size = size or len(content)
+        os.ftruncate(self.descriptor, len(content))
+        for offset in range(0, len(content), 4096):
+            if any(page := content[offset : offset + 4096]):
+                os.pwrite(self.descriptor, page, offset)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+def _through_pipe(source: OpenDisk, target: DiskWriter, size_fd: int | None = None) -> None:
     reader, writer = os.pipe()
 
     def send() -> None:
@@ -231,21 +249,21 @@ def _through_pipe(source: DiskWriter, target: DiskWriter, size_fd: int | None = 
         sender.join()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(images, spares)
 def test_export_then_import_is_the_same_disk(image: MemoryImage, spare: int) -> None:
-    source = MemoryDisk(image.size)
-    source.content[:] = image.content
-    target = MemoryDisk(image.size + spare)
-    _through_pipe(source, target)
-    assert target.content == image.content + bytes(spare)
+    content = image.content + bytes(-image.size % SECTOR)
+    target = MemoryDisk(len(content) + spare)
+    with MemoryFile(content) as source:
+        _through_pipe(source, target)
+    assert target.content == content + bytes(spare)
     assert target.log[-1] == ("flush", 0, 0)
 
 
 def test_export_tells_the_size_first() -> None:
     reader, writer = os.pipe()
-    source, target = MemoryDisk(3 * MIB + 512), MemoryDisk(3 * MIB + 512)
-    _through_pipe(source, target, writer)
+    with MemoryFile(b"x" * (3 * MIB + 512)) as source:
+        _through_pipe(source, MemoryDisk(source.size), writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as told:
         assert told.read() == b"3146240\n"
@@ -270,6 +288,14 @@ def test_import_of_too_much_is_refused_and_leaves_no_partition_table() -> None:
     assert not any(disk.content[:MIB])
 
 
+def test_import_of_what_breaks_off_is_refused_and_leaves_no_partition_table() -> None:
+    reader = _pipe_with(b"x" * (2 * MIB + 100))
+    disk = MemoryDisk(4 * MIB)
+    with os.fdopen(reader, "rb"), pytest.raises(DiskError, match="breaks off after 2097252 bytes"):
+        stream.import_(reader, disk)
+    assert not any(disk.content[:MIB])
+
+
 def test_import_of_nothing_is_refused_before_anything_is_written() -> None:
     reader = _pipe_with(b"")
     disk = MemoryDisk(2 * MIB)
@@ -290,8 +316,46 @@ def test_import_of_zeros_writes_nothing() -> None:
 def test_export_to_nobody_is_an_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    with os.fdopen(writer, "wb"), pytest.raises(DiskError, match=r"Broken pipe.*standard output"):
-        stream.export(MemoryDisk(MIB), writer)
+    with (
+        os.fdopen(writer, "wb"),
+        MemoryFile(bytes(MIB)) as disk,
+        pytest.raises(DiskError, match=r"Broken pipe.*standard output"),
+    ):
+        stream.export(disk, writer)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(MIB), b"x" * MIB], ids=["none", "hole", "data"])
+def test_export_of_a_disk_that_became_shorter_is_an_error(content: bytes) -> None:
+    with (
+        open(os.devnull, "wb") as out,
+        MemoryFile(content, size=2 * MIB) as disk,
+        pytest.raises(DiskError, match=r"/dev/memory cannot be exported: it has become shorter"),
+    ):
+        stream.export(disk, out.fileno())
+
+
+def test_export_goes_to_any_kind_of_file(tmp_path: Path) -> None:
+    """sendfile(2) refuses files that are appended to, and is not needed."""
+    content = bytes(MIB) + b"x" * (MIB + 7) + bytes(3 * MIB)
+    reading, writing = socket.socketpair()
+    received = bytearray()
+
+    def receive() -> None:
+        while more := reading.recv(MIB):
+            received.extend(more)
+
+    receiver = threading.Thread(target=receive)
+    receiver.start()
+    with MemoryFile(content) as disk:
+        for mode in ("wb", "ab"):
+            with (tmp_path / mode).open(mode) as out:
+                stream.export(disk, out.fileno())
+            assert (tmp_path / mode).read_bytes() == content
+        with writing:
+            stream.export(disk, writing.fileno())
+    receiver.join()
+    reading.close()
+    assert received == content
 
 
 def test_import_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:

@@ -302,9 +302,7 @@ def test_the_log_has_what_matters_to_people() -> None:
         "[INFO] Task AssignHostname ...",
         "[WARNING] No swap partition defined",
         "[INFO] Task ChangePassword ...",
-        "[ERROR] User: `bob' does not exist",
-        "[ERROR] Image customization failed.",
-    ]
+    ], "why it failed is said by the command line"
 
 
 def test_the_terminal_keeps_progress_on_one_line() -> None:

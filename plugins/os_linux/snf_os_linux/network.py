@@ -68,9 +68,14 @@ class ConfigureNetwork(Task):
                 self._broken.append(str(error))
 
     def run(self, guest: Guest, request: Customization) -> Iterator[str]:
-        """Write the files of the renderer that fits, or warn where none does."""
+        """Write the files of the renderer that fits, or warn where none does.
+
+        A guest that was deployed without them is left alone when it is but updated.
+        """
         yield from self._broken
         renderer = choose(guest, self._renderers.values())
+        if request.update and not (renderer and owned(guest, renderer)):
+            return
         if renderer is None:
             names = ", ".join(sorted(self._renderers)) or "none"
             yield f"how this guest configures its NICs is not known (renderers installed: {names})"
@@ -87,16 +92,23 @@ def choose(guest: Guest, renderers: Iterable[Renderer]) -> Renderer | None:
 def apply(guest: Guest, renderer: Renderer, request: Customization) -> None:
     """Write what a renderer makes of the request, and remove what it made of an earlier one."""
     files = renderer.render(request.nics, request.nameservers, request.search_domains)
-    directory, pattern = posixpath.split(renderer.owned)
     paths = {file.path for file in files}
-    for name in fnmatch.filter(guest.list(directory), pattern):
-        if posixpath.join(directory, name) not in paths:
-            guest.remove(posixpath.join(directory, name))
+    for path in owned(guest, renderer):
+        if path not in paths:
+            guest.remove(path)
     for parent in {posixpath.dirname(path) for path in paths}:
         guest.make_directory(parent)
     guest.write_files(files)
     if request.nameservers and _is_static(guest, RESOLV_CONF):
         guest.write(RESOLV_CONF, _resolv_conf(request.nameservers, request.search_domains))
+
+
+def owned(guest: Guest, renderer: Renderer) -> list[str]:
+    """The files that a renderer made when the guest was deployed before."""
+    directory, pattern = posixpath.split(renderer.owned)
+    return [
+        posixpath.join(directory, name) for name in fnmatch.filter(guest.list(directory), pattern)
+    ]
 
 
 def _is_static(guest: Guest, path: str) -> bool:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from snf_core import extension
+from snf_core.image.nics import NicPlan
 from snf_os_linux import network
 from snf_os_linux.network import ConfigureNetwork
+from snf_os_linux.renderer import networkd
 from tests.fakes.guest import FakeGuest, Node, link
 from tests.fakes.task import run
 
@@ -74,3 +76,18 @@ class TestConfigureNetwork:
             run(ConfigureNetwork, guest, nameservers=servers, search_domains=("example.org",)) == []
         )
         assert guest.read("/etc/resolv.conf") == expected
+
+    @pytest.mark.parametrize("before", [True, False])
+    def test_an_update_changes_what_was_configured_before_and_begins_nothing(
+        self, before: bool
+    ) -> None:
+        old = f"{networkd.DIRECTORY}/05-snf-aa0000000001.network"
+        enabled = "/etc/systemd/system/multi-user.target.wants/systemd-networkd.service"
+        guest = FakeGuest.mounted({enabled: "", **({old: "# of then\n"} if before else {})})
+        nic = NicPlan(0, "aa:00:00:00:00:02", "dhcp")
+        assert run(ConfigureNetwork, guest, update=True, nics=(nic,)) == []
+        new = ["05-snf-aa0000000002.network"] if before else []
+        assert guest.list(networkd.DIRECTORY) == new
+
+    def test_an_update_says_nothing_of_a_guest_that_nothing_fits(self) -> None:
+        assert run(ConfigureNetwork, FakeGuest.mounted({"/etc/passwd": ""}), update=True) == []

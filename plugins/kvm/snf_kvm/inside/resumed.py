@@ -75,14 +75,16 @@ def reseed(seed: bytes) -> None:
 
 def attach(host: str, number: int, events: socket.socket) -> None:
     """Find the disk at SCSI target ``number``, which becomes the next letter."""
-    device = f"/dev/sd{chr(ord('a') + number)}"
+    name = f"sd{chr(ord('a') + number)}"
     scan = os.open(f"/sys/class/scsi_host/{host}/scan", os.O_WRONLY)
     os.write(scan, f"0 {number} 0".encode())
     os.close(scan)
-    while not os.path.exists(device):
-        events.recv(65536)
+    # The device node comes first; only what is announced can be opened, and has its partitions.
+    announced = {b"ACTION=add", b"DEVNAME=" + name.encode()}
+    while not announced.issubset(events.recv(65536).split(b"\0")):
+        pass
     # guestfsd lists disks by these links, which udev makes otherwise.
-    os.symlink(device, f"{_LINKS}/snf-{number}")
+    os.symlink(f"/dev/{name}", f"{_LINKS}/snf-{number}")
 
 
 def scsi_host() -> str:
