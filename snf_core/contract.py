@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+    from typing import Self
 
     from oslo_config import cfg
 
     from snf_core.appliance import Appliance, Launcher
+    from snf_core.ganeti.generation import Ganeti
     from snf_core.image.customization import Customization
     from snf_core.image.guest import Guest
     from snf_core.model import Disk, Mode, NicEvent
@@ -53,6 +56,26 @@ class Finding(NamedTuple):
     """Whether something fails because of it; otherwise it is slower, or lacks something."""
 
 
+class NicScript(NamedTuple):
+    """A script that Ganeti or the hypervisor calls for a NIC, to be put in place on the node."""
+
+    path: Path
+    """Where it is looked for, for example ``/etc/ganeti/kvm-vif-bridge``."""
+    words: tuple[str, ...]
+    """It runs ``snf network WORDS``, followed by its own arguments."""
+
+
+@dataclass(frozen=True)
+class HostNic:
+    """A NIC of a running instance, by the interface that it has on this node."""
+
+    instance: str
+    """The instance's name."""
+    index: int
+    """Which of its NICs, from 0."""
+    interface: str
+
+
 class Hypervisor(Plugin):
     """A hypervisor: where NIC events come from and how an appliance is started (snf.hypervisor)."""
 
@@ -60,11 +83,13 @@ class Hypervisor(Plugin):
     """Packages of this node that its appliance needs beside those that libguestfs names."""
 
     @abstractmethod
-    def nic_event(self, argv: Sequence[str], environ: Mapping[str, str]) -> NicEvent:
+    def nic_event(self, argv: Sequence[str], environ: Mapping[str, str]) -> NicEvent | None:
         """Read a NIC event as the cluster manager or the hypervisor delivers it.
 
-        ``argv`` holds the arguments after the program's name. Raises InvalidValueError naming
-        the variable that is missing or wrong.
+        ``argv`` holds ``up``, ``down``, or ``event`` where the event itself says which of them it
+        is, and then the script's own arguments. None for an interface of the cluster manager's
+        own, which is none of our business. Raises InvalidValueError naming the variable that is
+        missing or wrong.
         """
 
     def acknowledge(self, event: NicEvent) -> None:
@@ -72,6 +97,21 @@ class Hypervisor(Plugin):
 
     def refuse(self, event: NicEvent, reason: str) -> None:
         """Tell the hypervisor why the NIC is not wired, beyond a non-zero exit status."""
+
+    def host_nics(self) -> Iterable[HostNic]:
+        """The NICs of the instances that run on this node, as far as the hypervisor keeps a list.
+
+        By it those are found that nobody has wired. It may hold what is no longer true.
+        """
+        return ()
+
+    def nic_scripts(self, ganeti: Ganeti) -> Iterable[NicScript]:
+        """The scripts through which NIC events come, of those that are called on this node.
+
+        ``ganeti`` answers what the installed versions of Ganeti call. Asked by
+        ``snf ganeti install``, which writes the scripts, and removes those no longer named.
+        """
+        return ()
 
     @abstractmethod
     def disk_name(self, disk: Disk) -> str:
@@ -228,6 +268,13 @@ class Destination(Plugin):
     def open(self, disk: Disk) -> DiskWriter:
         """Open the disk for reading and writing. Raises DiskError naming it and the remedy."""
 
+    def open_for_reading(self, disk: Disk) -> OpenDisk:
+        """Open the disk for an export: whoever else uses it, and though it cannot be written.
+
+        Raises DiskError as ``open`` does.
+        """
+        return self.open(disk)
+
 
 class Extent(NamedTuple):
     """Part of an image: ``offset`` and ``length`` in bytes, and whether it holds data."""
@@ -261,15 +308,32 @@ class ImageReader(ABC):
         self.close()
 
 
-class DiskWriter(ABC):
+class OpenDisk(ABC):  # abstract through DiskWriter
     """An open disk. A context manager: leaving it closes it."""
 
     size: int
     """Bytes."""
-    path: Path
-    """What it is called in messages."""
+    path: Path | str
+    """What it is called in messages: a path or a URI."""
     descriptor: int
-    """Open for reading and writing; handed to the appliance, which cannot open the disk itself."""
+    """Open for reading, with holes where the storage tells them (SEEK_DATA in lseek(2))."""
+
+    def close(self) -> None:  # noqa: B027  # most have nothing to release
+        """Release what the disk holds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class DiskWriter(OpenDisk):
+    """An open disk that can be written.
+
+    Its descriptor is open for writing, too; it is handed to the appliance, which cannot open the
+    disk itself.
+    """
 
     @abstractmethod
     def write(self, offset: int, data: bytes) -> None:
@@ -286,12 +350,3 @@ class DiskWriter(ABC):
     @abstractmethod
     def flush(self) -> None:
         """Return once all that was written is durable. Raises DiskError."""
-
-    def close(self) -> None:  # noqa: B027  # most have nothing to release
-        """Release what the disk holds."""
-
-    def __enter__(self) -> DiskWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -48,6 +48,15 @@ class Action(enum.Enum):
     DOWN = "down"
 
 
+class Migration(enum.Enum):
+    """Where a guest that comes from another node is, while its NICs are wired here."""
+
+    PRE = "pre"
+    """Still on the other node: nothing here may draw its traffic."""
+    POST = "post"
+    """Here."""
+
+
 def _match(pattern: re.Pattern[str], value: str, what: str, expected: str) -> str:
     if not pattern.fullmatch(value):
         raise InvalidValueError(f"{value!r} is not {what}", remedy=f"expected {expected}")
@@ -270,10 +279,12 @@ class NicEvent:
     """The host's interface: a tap or a vif."""
     instance: str
     nic: Nic | None = None
-    """What the NIC should be; always there when ``action`` is UP."""
+    """What the NIC should be, or was; always there when ``action`` is UP."""
     instance_tags: frozenset[str] = field(default_factory=frozenset)
     local_only: bool = False
     """Going away from this node alone (migration): cluster-wide state such as DNS stays."""
+    migration: Migration | None = None
+    """Which call it is for a guest that comes from another node, where that is told."""
 
     def __post_init__(self) -> None:
         interface_name(self.interface)

@@ -107,8 +107,8 @@ NETWORK = [
     cfg.StrOpt(
         "extra_down",
         default="",
-        help="Program that is run before a NIC is unwired, with no more in its environment than "
-        "the hypervisor says then. Where it fails, the NIC is unwired all the same, and the event "
+        help="Program that is run before a NIC is unwired, with what was known of it when it was "
+        "wired in its environment. Where it fails, the NIC is unwired all the same, and the event "
         "fails. Empty for none.",
     ),
     cfg.ListOpt(

@@ -32,7 +32,7 @@ def create(
     report_file: Path | None = None,
     progress_descriptor: int | None = None,
 ) -> None:
-    """Deploy the image that the parameters name onto the instance's first disk."""
+    """Deploy the image that the parameters name onto the disk of the operating system."""
     request = environment.request(environ)
     values = parameters.collect(config, environ)
     with _reporting(
@@ -43,8 +43,9 @@ def create(
         progress_descriptor=progress_descriptor,
     ) as reporter:
         checked = parameters.check(values)
-        wanted = Deployment(request.instance, request.disks[0], request.nics, checked)
         hypervisor = extension.make(extension.HYPERVISOR, request.instance.hypervisor, config)
+        disk = environment.os_disk(environ, request.disks, hypervisor.disk_name)
+        wanted = Deployment(request.instance, disk, request.nics, checked)
         deploy.deploy(wanted, hypervisor, config, reporter)
 
 
@@ -55,32 +56,45 @@ def password_hash(environ: Mapping[str, str], config: Config) -> str:
 
 
 def rename(environ: Mapping[str, str], config: Config) -> None:
-    """Give the guest its new name, keeping everything else on its disk."""
+    """Give the guest its new name, and its NICs' addresses where we gave it those before.
+
+    Ganeti calls this after an import, too, which often brings other NICs. Everything else on the
+    disk is kept.
+    """
     request = environment.request(environ)
     values = parameters.collect(config, environ)
     kept = {name: text for name, text in values.items() if name.endswith("_properties")}
     checked = parameters.check(kept | {"img_id": "null", "img_format": "diskdump"})
-    wanted = Deployment(
-        request.instance, request.disks[0], (), checked, only=frozenset(["AssignHostname"])
-    )
+    only = frozenset(["AssignHostname", "ConfigureNetwork"])
     with _reporting(config, request.instance.name, ()) as reporter:
         hypervisor = extension.make(extension.HYPERVISOR, request.instance.hypervisor, config)
+        disk = environment.os_disk(environ, request.disks, hypervisor.disk_name)
+        wanted = Deployment(request.instance, disk, request.nics, checked, only=only)
         deploy.deploy(wanted, hypervisor, config, reporter)
 
 
 def export(environ: Mapping[str, str], config: Config) -> None:
     """Write a disk to standard output, its size to $EXP_SIZE_FD first where that is given."""
-    environment.request(environ)
+    environment.check_version(environ)
     disk = environment.device(environ, "EXPORT")
-    with selection.choose_destination(disk, config).open(disk) as opened:
-        stream.export(opened, 1, _descriptor(environ, "EXP_SIZE_FD"))
+    size_descriptor = _descriptor(environ, "EXP_SIZE_FD")
+    destination = selection.choose_destination(disk, config)
+    with (
+        deploy.interruptible("the export", "export again: what was written is not complete"),
+        destination.open_for_reading(disk) as opened,
+    ):
+        stream.export(opened, 1, size_descriptor)
 
 
 def import_(environ: Mapping[str, str], config: Config) -> None:
     """Read a disk from standard input."""
-    environment.request(environ)
+    environment.check_version(environ)
     disk = environment.device(environ, "IMPORT")
-    with deploy.interruptible(), selection.choose_destination(disk, config).open(disk) as opened:
+    destination = selection.choose_destination(disk, config)
+    with (
+        deploy.interruptible("the import", "import again: the disk is not usable"),
+        destination.open(disk) as opened,
+    ):
         stream.import_(0, opened)
 
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from snf_core import extension
-from snf_core.errors import ConfigError, InvalidValueError, NetworkError, SnfError
+from snf_core.contract import HostNic
+from snf_core.errors import (
+    ConfigError,
+    InvalidValueError,
+    NetworkError,
+    PluginError,
+    SnfError,
+)
 from snf_core.model import Action
 from snf_core.network import extra
-from snf_core.network.document import Documents
+from snf_core.network.document import Documents, facts
 from snf_core.network.engine import Engine
 from snf_core.network.kernel import SWITCH, SYSCTLS, Kernel
 from snf_core.network.links import Links
 from snf_core.network.nft import Nft
-from snf_core.network.reconcile import Finding, reconcile, standing
+from snf_core.network.reconcile import Finding, reconcile, standing, tidied
 from snf_core.network.switch import Switch
 from snf_core.network.sysctl import Sysctl
 
@@ -25,6 +34,13 @@ if TYPE_CHECKING:
     from snf_core.contract import Hypervisor
     from snf_core.model import NicEvent
     from snf_core.network.uplink import Uplink
+
+
+_UNWIRED = "nobody has wired NIC {0.index} of {0.instance}"
+_WHO_WIRES = "the instance's next start, or any change to it, will do"
+
+ANNOUNCE_INTERVAL = 2.0
+"""Seconds between two announcements of the same (RFC 5227, section 1.1)."""
 
 
 @contextlib.contextmanager
@@ -38,7 +54,7 @@ def engine(config: Config) -> Iterator[Engine]:
         for name in config.network.setups
     }
     runtime = config.runtime()
-    documents = Documents(runtime / "network")
+    documents = Documents.below(runtime)
     nft = Nft(lambda: standing(documents.all(), setups), runtime / "nftables.lock")
     with Kernel(Links(), nft, {SYSCTLS: Sysctl(), SWITCH: Switch()}) as kernel:
         yield Engine(setups, kernel, documents)
@@ -52,21 +68,44 @@ def up(
     Raises InvalidValueError for an event that is not acceptable, before anything is touched;
     NetworkError where the NIC cannot be wired; ConfigError; PluginError.
     """
-    hypervisor, event = _event(Action.UP, argv, environ, config, hypervisor_name)
-    with _answering(hypervisor, event), engine(config) as here:
-        here.up(event, lambda: extra.call(config.network.extra_up, event))
+    hypervisor, told = _event(Action.UP, argv, environ, config, hypervisor_name)
+    if told is not None:
+        _up(told, config, hypervisor)
 
 
 def down(
     argv: Sequence[str], environ: Mapping[str, str], config: Config, hypervisor_name: str
 ) -> None:
     """``snf network down``: take back what ``up`` did. Raises the same."""
-    hypervisor, event = _event(Action.DOWN, argv, environ, config, hypervisor_name)
-    with _answering(hypervisor, event), engine(config) as here:
+    hypervisor, told = _event(Action.DOWN, argv, environ, config, hypervisor_name)
+    if told is not None:
+        _down(told, config, hypervisor)
+
+
+def event(
+    argv: Sequence[str], environ: Mapping[str, str], config: Config, hypervisor_name: str
+) -> None:
+    """``snf network event``: up or down, as the event itself says. Raises the same."""
+    hypervisor, told = _event(None, argv, environ, config, hypervisor_name)
+    if told is not None:
+        (_up if told.action is Action.UP else _down)(told, config, hypervisor)
+
+
+def _up(told: NicEvent, config: Config, hypervisor: Hypervisor) -> None:
+    known = facts(told)
+    with _answering(hypervisor, told), engine(config) as here:
+        here.up(told, lambda: extra.call(config.network.extra_up, told, known))
+
+
+def _down(told: NicEvent, config: Config, hypervisor: Hypervisor) -> None:
+    with _answering(hypervisor, told), engine(config) as here:
+        known = here.known(told)
+        if known is None:
+            return  # the interface is another instance's by now
         try:
-            extra.call(config.network.extra_down, event)
+            extra.call(config.network.extra_down, told, known)
         finally:
-            here.down(event)
+            here.down(told)
 
 
 def plan(
@@ -76,10 +115,12 @@ def plan(
 
     One object per item and announcement: kind, object, attribute, value, setup. Raises as ``up``.
     """
-    _, event = _event(Action.UP, argv, environ, config, hypervisor_name)
+    _, told = _event(Action.UP, argv, environ, config, hypervisor_name)
+    if told is None:
+        return []
     with engine(config) as here:
-        state = here.plan(event)
-    told = [
+        state = here.plan(told)
+    announced = [
         {
             "kind": "announcement",
             "object": one.interface,
@@ -89,7 +130,7 @@ def plan(
         }
         for one in state.announcements
     ]
-    return state.to_json() + told
+    return state.to_json() + announced
 
 
 def status(config: Config, interface: str = "") -> list[dict[str, Any]]:
@@ -114,6 +155,74 @@ def repair(config: Config, *, check: bool) -> Iterator[Finding]:
         yield from reconcile(here, check=check)
         if not check:
             yield from _again(prepared, here)
+        for one in unwired(config, here):
+            yield Finding(one.interface, _UNWIRED.format(one), False, "" if check else _WHO_WIRES)
+
+
+def unwired(config: Config, here: Engine) -> Iterator[HostNic]:
+    """The NICs of running instances that nobody has wired, as hypervisors know them.
+
+    Where a script of ours was missing, failed in a migration, or the state documents were lost.
+    A hypervisor's plugin that cannot be used knows of none.
+    """
+    known = set(here.documents.interfaces())
+    for name in extension.names(extension.HYPERVISOR):
+        try:
+            hypervisor = extension.make(extension.HYPERVISOR, name, config)
+        except PluginError:
+            continue
+        for one in hypervisor.host_nics():
+            if one.interface not in known and here.kernel.links.get(one.interface) is not None:
+                yield one
+
+
+def wire(config: Config, events: Sequence[NicEvent]) -> Iterator[Finding]:
+    """Wire those NICs of ``events`` that stand here and that nobody has wired.
+
+    Not one whose interface is said to be another instance's, too: an instance that ended by
+    itself stays in a hypervisor's list, and its interface's name is used again.
+    """
+    with engine(config) as here:
+        missing = list(unwired(config, here))
+        claimed = [one.interface for one in missing]
+        for told in events:
+            nic = told.nic
+            assert nic is not None
+            claim = HostNic(told.instance, nic.index, told.interface)
+            if claim not in missing or claimed.count(told.interface) > 1:
+                continue
+            statement = _UNWIRED.format(claim)
+            finish = partial(extra.call, config.network.extra_up, told, facts(told))
+            try:
+                here.up(told, finish)
+            except SnfError as error:
+                yield Finding(told.interface, statement, False, str(error))
+            else:
+                yield Finding(told.interface, statement, True)
+
+
+def tidy(config: Config, instance: str) -> Iterator[Finding]:
+    """Take back what is left of an instance's NICs whose interface is gone (see ``reconcile``)."""
+    with engine(config) as here:
+        yield from tidied(here, instance)
+
+
+def repair_instance(config: Config, instance: str) -> Iterator[Finding]:
+    """What was not as it should be of an instance's NICs, whether they are here or gone."""
+    with engine(config) as here:
+        yield from reconcile(here, instance=instance)
+
+
+def announce(config: Config, instance: str) -> None:
+    """Announce an instance's NICs that are here once more, and again. Raises NetworkError.
+
+    Until the node that it has come from is told, which may be at the same time, that node answers
+    for it, too; and a neighbour that asks meanwhile believes the last answer.
+    """
+    with engine(config) as here:
+        if here.announce(instance):
+            time.sleep(ANNOUNCE_INTERVAL)
+            here.announce(instance)
 
 
 def _again(uplinks: Sequence[Uplink], here: Engine) -> Iterator[Finding]:
@@ -193,17 +302,18 @@ def _answering(hypervisor: Hypervisor, event: NicEvent) -> Iterator[None]:
 
 
 def _event(
-    action: Action,
+    action: Action | None,
     argv: Sequence[str],
     environ: Mapping[str, str],
     config: Config,
     hypervisor_name: str,
-) -> tuple[Hypervisor, NicEvent]:
+) -> tuple[Hypervisor, NicEvent | None]:
+    """What has happened; none where it is not our business."""
     hypervisor = extension.make(extension.HYPERVISOR, hypervisor_name, config)
-    event = hypervisor.nic_event(argv, environ)
-    if event.action is not action:
+    told = hypervisor.nic_event(argv, environ)
+    if told is not None and action not in {None, told.action}:
         raise InvalidValueError(
-            f"{event.interface}: the {hypervisor_name} event is {event.action.value}, "
+            f"{told.interface}: the {hypervisor_name} event is {told.action.value}, "
             f"the command {action.value}"
         )
-    return hypervisor, event
+    return hypervisor, told

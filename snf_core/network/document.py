@@ -9,8 +9,9 @@ version     1
 interface   its name
 phase       ``applying`` from before the kernel is touched, ``applied`` once all is as wanted
 identity    boot (the kernel's boot id), namespace (of the network), index (of the interface)
-event       what the NIC is, for people: instance, mac, mode, link, ip, network, tags
+event       what the NIC is, for people: instance, mac, mode, link, ip, network, tags, migration
 items       what it should have (``network.state``), each with ``before``, its earlier value
+announced   what its neighbours are told of it: interface, address, mac
 =========== ==================================================================================
 
 A document is replaced atomically and is on the disk before ``write`` returns, so that whatever
@@ -28,8 +29,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snf_core import model
 from snf_core.errors import NetworkError
-from snf_core.network.state import Item, Value, item_from_json, possible
+from snf_core.network.state import Announcement, Item, Value, item_from_json, possible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -88,6 +90,7 @@ class Document:
     phase: str
     event: Mapping[str, Any]
     records: tuple[Record, ...]
+    announced: tuple[Announcement, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able."""
@@ -98,6 +101,10 @@ class Document:
             "identity": asdict(self.identity),
             "event": dict(self.event),
             "items": [{**asdict(one.item), "before": one.before} for one in self.records],
+            "announced": [
+                {"interface": one.interface, "address": str(one.address), "mac": one.mac}
+                for one in self.announced
+            ],
         }
 
     @classmethod
@@ -114,9 +121,18 @@ class Document:
                 if not possible(one.item.kind, one.item.attribute, one.before):
                     raise ValueError(f"{one.item} was never {one.before!r}")
             identity = Identity(**data["identity"])
-            return cls(data["interface"], identity, data["phase"], event, records)
+            announced = tuple(map(_announcement, data.get("announced", [])))  # not always kept
+            return cls(data["interface"], identity, data["phase"], event, records, announced)
         except (KeyError, TypeError, AttributeError, ValueError, NetworkError) as error:
             raise ValueError(f"not a state document: {error!r}") from error
+
+
+def _announcement(data: Mapping[str, str]) -> Announcement:
+    return Announcement(
+        model.interface_name(data["interface"]),
+        model.address(data["address"]),
+        model.mac_address(data["mac"]),
+    )
 
 
 def facts(event: NicEvent) -> dict[str, Any]:
@@ -140,6 +156,11 @@ def facts(event: NicEvent) -> dict[str, Any]:
         "uuid": nic.uuid,
         "network": nic.network.name if nic.network else "",
         "network_tags": sorted(nic.network_tags),
+        "migration": event.migration.value if event.migration else "",
+        **{
+            f"network_{name}": str(getattr(nic.network, name, None) or "")
+            for name in ("uuid", "subnet", "gateway", "subnet6", "gateway6", "mac_prefix")
+        },
     }
 
 
@@ -149,6 +170,11 @@ class Documents:
     def __init__(self, directory: Path) -> None:
         """``directory`` is made when it is first needed; the one above it must exist."""
         self._directory = directory
+
+    @classmethod
+    def below(cls, runtime: Path) -> Documents:
+        """Those of the node whose runtime directory is ``runtime``."""
+        return cls(runtime / "network")
 
     @contextlib.contextmanager
     def locked(self, interface: str) -> Iterator[None]:
@@ -231,6 +257,10 @@ class Documents:
     def all(self) -> Iterator[Document]:
         """All that can be understood."""
         return self._read_some(self.interfaces())
+
+    def of(self, instance: str) -> list[Document]:
+        """Those of an instance's NICs."""
+        return [one for one in self.about({instance}) if one.event["instance"] == instance]
 
     def about(self, words: Collection[str]) -> Iterator[Document]:
         """Those of them that say one of some words, addresses for example, and maybe others.

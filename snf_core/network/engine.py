@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from snf_core.errors import NetworkError
-from snf_core.model import Mode
+from snf_core.model import Migration, Mode
 from snf_core.network.announce import announce
 from snf_core.network.difference import (
     OF_PORTS,
@@ -28,7 +28,17 @@ from snf_core.network.difference import (
 )
 from snf_core.network.document import APPLIED, APPLYING, Document, Identity, facts
 from snf_core.network.kernel import NFT
-from snf_core.network.state import ELEMENT, LINK, SYSCTL, Change, Item, State, merge
+from snf_core.network.state import (
+    ELEMENT,
+    LINK,
+    NEIGHBOUR,
+    ROUTE,
+    SYSCTL,
+    Change,
+    Item,
+    State,
+    merge,
+)
 from snf_core.network.tags import promised
 
 if TYPE_CHECKING:
@@ -38,9 +48,12 @@ if TYPE_CHECKING:
     from snf_core.model import NicEvent
     from snf_core.network.document import Documents, Record
     from snf_core.network.kernel import Kernel
-    from snf_core.network.state import Announcement, Key, Value
+    from snf_core.network.state import Key, Value
 
 LOG = logging.getLogger(__name__)
+
+_CLAIMS = {ROUTE, NEIGHBOUR}
+"""By what traffic for a guest is drawn to this node: by its own routing, and by its neighbours'."""
 
 CORE = "core"
 """Stands in an item's place for a setup where every NIC has it."""
@@ -58,6 +71,7 @@ class Engine:
     def plan(self, event: NicEvent) -> State:
         """What the NIC of ``event`` should have, from all setups that apply to it.
 
+        Of a guest that is still on another node, nothing that would draw its traffic here.
         Touches nothing. Raises NetworkError where none applies, where they contradict each
         other, and where a tag promises what none of them does.
         """
@@ -74,6 +88,8 @@ class Engine:
         node = self.kernel.node
         states = [setup.wanted(event, node).wanted_by(name) for name, setup in chosen.items()]
         state = merge([State((_marker(event.interface),)), *states])
+        if event.migration is Migration.PRE:
+            state = State(tuple(item for item in state.items if item.kind not in _CLAIMS))
         if Item(LINK, event.interface, "up", True).key not in {item.key for item in state.items}:
             raise self._unserved(event)  # some would guard it, but none connects it
         # Whatever the order of the setups, what only ports have comes after the port.
@@ -100,11 +116,40 @@ class Engine:
     def down(self, event: NicEvent) -> None:
         """Take back what ``up`` did for the interface of ``event``, where it still stands.
 
-        An interface that is gone, or was never wired by us, is no error. Raises NetworkError
-        where something cannot be taken back; the state document then stays.
+        An interface that is gone, is another instance's by now, or was never wired by us, is no
+        error. Raises NetworkError where something cannot be taken back; the state document then
+        stays.
         """
         with self.locked(event.interface):
-            self.clear(event.interface)
+            if self.known(event) is not None:
+                self.clear(event.interface)
+
+    def known(self, event: NicEvent) -> Mapping[str, Any] | None:
+        """What is known of the NIC that goes: what its document keeps, or what ``event`` says.
+
+        None where the interface is another instance's: its name has been used again, before
+        anybody said that the NIC is gone.
+        """
+        document = self._read(event.interface)
+        if document is None:
+            return facts(event)
+        if event.instance and document.event["instance"] != event.instance:
+            return None
+        return document.event
+
+    def announce(self, instance: str) -> bool:
+        """Announce once more those NICs of an instance that are wired here: whether there are any.
+
+        Raises NetworkError naming an interface by which it cannot be done.
+        """
+        told = False
+        for found in self.documents.of(instance):
+            with self.locked(found.interface):
+                document = self._read(found.interface)
+                if document == found and found.phase == APPLIED and self.is_there(found):
+                    announce(found.announced)
+                    told = told or bool(found.announced)
+        return told
 
     @contextlib.contextmanager
     def locked(self, *interfaces: str) -> Iterator[None]:
@@ -133,18 +178,19 @@ class Engine:
         self.kernel.nft.require(rulesets(wanted.items, known["mode"], self.setups))
         identity = self._identity(interface)
         previous = self._standing(interface, identity)
-        others = _Others({interface}, self)
+        others = OtherDocuments({interface}, self)
         found = towards(wanted, interface, previous, self.kernel, others)
-        document = Document(interface, identity, APPLIED, dict(known), found.records)
+        announced = wanted.announcements
+        document = Document(interface, identity, APPLIED, dict(known), found.records, announced)
 
         if found.nothing and document == previous:
             for gate, changes in found.steps():
                 self.kernel.apply(gate, changes)
-            announce(wanted.announcements)
+            announce(announced)
             if finish is not None:
                 finish()
         else:
-            self._apply(found, document, previous, wanted.announcements, finish)
+            self._apply(found, document, previous, finish)
 
     def clear(self, interface: str) -> None:
         """Take back what an interface's document says, and remove it. Its lock must be held.
@@ -179,7 +225,7 @@ class Engine:
         return link is not None and Identity.of(link.index) == document.identity
 
     def _clear(self, document: Document) -> None:
-        interface, others = document.interface, _Others({document.interface}, self)
+        interface, others = document.interface, OtherDocuments({document.interface}, self)
         here = self.is_there(document)
         undo = undoing(document.records, interface, self.kernel, others, here=here)
         for gate, changes in Difference(undo, [], frozenset()).steps():
@@ -191,7 +237,7 @@ class Engine:
 
         Whoever wants it has it in a document before looking for it. Raises NetworkError.
         """
-        wanted = _Others(interfaces, self).wanted({change.item.key for change in changes})
+        wanted = OtherDocuments(interfaces, self).wanted({change.item.key for change in changes})
         again = [change.reversed for change in changes if change.item.key in wanted]
         for gate, some in Difference([], again, frozenset()).steps():
             self.kernel.apply(gate, some)
@@ -227,7 +273,6 @@ class Engine:
         found: Difference,
         document: Document,
         previous: Document | None,
-        announcements: Sequence[Announcement],
         finish: Callable[[], None] | None,
     ) -> None:
         """Make all changes or none; in the end ``document`` stands, or else ``previous`` again."""
@@ -246,7 +291,7 @@ class Engine:
                 except NetworkError:
                     done.pop()  # it has taken back its own
                     raise
-            announce(announcements)
+            announce(document.announced)
             records = self._corrected(document, left - found.ensured)
             if finish is not None:
                 # It may take its time, in which nobody should wait for us.
@@ -273,7 +318,9 @@ class Engine:
             return document.records
         values = {one.item.key: one.item.value for one in document.records}
         found = {key: values[key] for key in there}
-        return corrected(document.records, found | _Others({document.interface}, self).made(found))
+        return corrected(
+            document.records, found | OtherDocuments({document.interface}, self).made(found)
+        )
 
     def _take_back(self, interface: str, done: Sequence[Step], left: Collection[Key]) -> bool:
         """Take back what was done, but for what was ``left`` as it was. Whether all of it went."""
@@ -289,14 +336,16 @@ class Engine:
         return whole
 
 
-class _Others:
+class OtherDocuments:
     """The state documents of all interfaces but some (see ``difference.Others``)."""
 
     def __init__(self, interfaces: Collection[str], engine: Engine) -> None:
+        """Those of ``interfaces`` are left out."""
         self._interfaces = interfaces
         self._engine = engine
 
     def made(self, keys: Collection[Key]) -> dict[Key, Value]:
+        """See ``difference.Others``."""
         found: dict[Key, Value] = {}
         for _, record in self._records(keys):
             if record.before != record.item.value:
@@ -304,6 +353,7 @@ class _Others:
         return found
 
     def wanted(self, keys: Collection[Key]) -> set[Key]:
+        """See ``difference.Others``."""
         return {
             record.item.key
             for document, record in self._records(keys)

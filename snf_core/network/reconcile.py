@@ -16,13 +16,14 @@ from snf_core.errors import NetworkError
 from snf_core.network.difference import Difference, shared, undoing
 from snf_core.network.document import APPLIED, Identity
 from snf_core.network.elements import NICS
-from snf_core.network.engine import CORE, rulesets
+from snf_core.network.engine import CORE, OtherDocuments, rulesets
 from snf_core.network.state import ELEMENT, Change, Item, Key, Value, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from snf_core.contract import Setup
+    from snf_core.network.difference import Others
     from snf_core.network.document import Document, Documents
     from snf_core.network.engine import Engine
     from snf_core.network.kernel import Kernel
@@ -73,11 +74,12 @@ class _Suspect:
             yield Finding(self.interface, statement, repaired, error)
 
 
-def reconcile(engine: Engine, *, check: bool = False) -> Iterator[Finding]:
+def reconcile(engine: Engine, *, check: bool = False, instance: str = "") -> Iterator[Finding]:
     """Find all that is not as it should be, and repair it unless it is only to be ``check``-ed.
 
     Taken back is what is left of interfaces that are gone or are others by now, and what an
-    event that did not end has begun. Made again is what is missing of a NIC that stands. Raises
+    event that did not end has begun. Made again is what is missing of a NIC that stands. Of an
+    ``instance`` alone, what its documents say, and the rules that all rely on. Raises
     NetworkError where the kernel cannot be asked.
     """
     found: dict[str, Document] = {}
@@ -85,14 +87,34 @@ def reconcile(engine: Engine, *, check: bool = False) -> Iterator[Finding]:
         try:
             document = engine.documents.read(interface)
         except NetworkError as error:
-            yield _unreadable(interface, error, engine, check=check)
+            if not instance:
+                yield _unreadable(interface, error, engine, check=check)
             continue
         if document is not None:  # else it has been taken down meanwhile
             found[interface] = document
     yield from _rules(found.values(), engine, check=check)
-    suspects = _suspects(found, engine)
+    suspects = [
+        one
+        for one in _suspects(found, engine)
+        if not instance or (one.document and one.document.event["instance"] == instance)
+    ]
     for start in range(0, len(suspects), TOGETHER):
         yield from _settle(suspects[start : start + TOGETHER], engine, check=check)
+
+
+def tidied(engine: Engine, instance: str) -> Iterator[Finding]:
+    """Take back what is left of an instance's NICs whose interface is gone, and nothing else.
+
+    What is left of a NIC whose document was lost is nobody's: the next NIC of its name and
+    ``reconcile`` take that back.
+    """
+    gone = [one for one in engine.documents.of(instance) if not engine.is_there(one)]
+    suspects = [
+        _gone(one, engine.kernel, OtherDocuments({one.interface}, engine), here=False)
+        for one in gone
+    ]
+    if suspects:
+        yield from _settle(suspects, engine, check=False)
 
 
 def _rules(found: Iterable[Document], engine: Engine, *, check: bool) -> Iterator[Finding]:
@@ -214,7 +236,7 @@ class _Kept:
         return self._keys.intersection(keys)
 
 
-def _gone(document: Document, kernel: Kernel, others: _Kept, *, here: bool) -> _Suspect:
+def _gone(document: Document, kernel: Kernel, others: Others, *, here: bool) -> _Suspect:
     """An interface that is to be forgotten, and what is to be taken back."""
     what = "an event did not end" if here else "it is gone"
     suspect = _Suspect(document.interface, document, [what], forget=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from snf_core.errors import NetworkError
+from snf_core.model import Migration
 from snf_core.network.document import APPLIED, Identity
 from snf_core.network.state import shown
 
@@ -48,6 +49,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     state = "as wanted" if found["agrees"] else "NOT as wanted"
     instance = found["event"]["instance"]
     of = f" of {instance}" if instance else ""
+    if found["event"].get("migration") == Migration.PRE.value:  # earlier documents do not say
+        state += ", waits for the end of a migration"
     yield f"{found['interface']}{of}: {found['phase']}, {state}"
     for item in found["items"]:
         actual = "" if item["actual"] == item["wanted"] else f", but is {shown(item['actual'])}"

@@ -119,7 +119,7 @@ def test_what_an_earlier_tap_of_the_same_name_left_is_gone(host: Host) -> None:
     assert json.loads((host.documents / "tap0.json").read_text())["event"]["instance"] == (
         "web2.gnt.test"
     )
-    host.down()
+    assert host.snf("down", "tap0", "false", INSTANCE="web2.gnt.test") == (0, "", "")
     assert host.links() == before, "as this tap was, not as the earlier one was"
 
 

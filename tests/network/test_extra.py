@@ -35,6 +35,31 @@ NIC = {
 }
 
 
+TOLD = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "INTERFACE": "tap0",
+    "INSTANCE": "web1.gnt.test",
+    "TAGS": "prod web",
+    "MAC": "aa:00:10:38:54:01",
+    "IP": "10.0.0.5",
+    "MODE": "bridged",
+    "LINK": "br0",
+    "INTERFACE_INDEX": "2",
+    "INTERFACE_NAME": "the first $(touch /pwned); one's",
+    "INTERFACE_UUID": "3cd35ad8-7b4a-4b0c-8d7c-6f3d8b8f2a01",
+    "NETWORK_NAME": "a `lan` & more",
+    "NETWORK_UUID": "3cd35ad8-7b4a-4b0c-8d7c-6f3d8b8f2a02",
+    "NETWORK_SUBNET": "10.0.0.0/24",
+    "NETWORK_GATEWAY": "10.0.0.1",
+    "NETWORK_SUBNET6": "2001:db8:1::/64",
+    "NETWORK_GATEWAY6": "2001:db8:1::1",
+    "NETWORK_MAC_PREFIX": "aa:00:10",
+    "NETWORK_TAGS": "filtered zone:a",
+}
+"""What a program is told of that."""
+
+
 @pytest.fixture
 def install(host: Host, tmp_path: Path) -> Install:
     """Name programs in the configuration: they write down their environment and the NIC's state
@@ -72,28 +97,7 @@ def environment(told: Path) -> dict[str, str]:
 def test_what_it_is_told_when_a_nic_is_wired(host: Host, install: Install) -> None:
     told = install("extra_up")
     host.up(**NIC)
-    assert environment(told) == {
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        "LC_ALL": "C.UTF-8",
-        "INTERFACE": "tap0",
-        "INSTANCE": "web1.gnt.test",
-        "TAGS": "prod web",
-        "MAC": "aa:00:10:38:54:01",
-        "IP": "10.0.0.5",
-        "MODE": "bridged",
-        "LINK": "br0",
-        "INTERFACE_INDEX": "2",
-        "INTERFACE_NAME": "the first $(touch /pwned); one's",
-        "INTERFACE_UUID": "3cd35ad8-7b4a-4b0c-8d7c-6f3d8b8f2a01",
-        "NETWORK_NAME": "a `lan` & more",
-        "NETWORK_UUID": "3cd35ad8-7b4a-4b0c-8d7c-6f3d8b8f2a02",
-        "NETWORK_SUBNET": "10.0.0.0/24",
-        "NETWORK_GATEWAY": "10.0.0.1",
-        "NETWORK_SUBNET6": "2001:db8:1::/64",
-        "NETWORK_GATEWAY6": "2001:db8:1::1",
-        "NETWORK_MAC_PREFIX": "aa:00:10",
-        "NETWORK_TAGS": "filtered zone:a",
-    }
+    assert environment(told) == TOLD
     assert told.with_suffix(".arguments").read_text() == "argument: \n"
     shown = told.with_suffix(".link").read_text()
     assert "master br0" in shown, "it is wired already"
@@ -104,15 +108,35 @@ def test_what_it_is_told_before_a_nic_is_unwired(host: Host, install: Install) -
     told = install("extra_down")
     host.up(**NIC)
     assert not told.exists()
-    host.down()
-    assert environment(told) == {
-        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-        "LC_ALL": "C.UTF-8",
-        "INTERFACE": "tap0",
-        "INSTANCE": "web1.gnt.test",
-    }
+    assert host.snf("down", "tap0", "false", INSTANCE="", MAC="") == (0, "", "")
+    assert environment(told) == TOLD, "what is known from when it was wired"
     assert "master br0" in told.with_suffix(".link").read_text(), "it is wired still"
     assert host.links()["tap0"]["master"] is None
+
+
+def test_what_it_is_told_of_a_nic_that_nobody_remembers(host: Host, install: Install) -> None:
+    """What the event says: before Ganeti 3.2 little, from then on all."""
+    told = install("extra_down")
+    bare = {name: TOLD[name] for name in ("PATH", "LC_ALL", "INTERFACE", "INSTANCE")}
+    assert host.snf("down", "tap0", "true", **NIC) == (0, "", "")
+    assert environment(told) == bare
+    assert host.snf("event", **NIC, ACTION="down") == (0, "", "")
+    assert environment(told) == TOLD
+
+
+@pytest.mark.parametrize("phase", ["pre", "post"])
+def test_it_is_told_the_phase_of_a_migration(host: Host, install: Install, phase: str) -> None:
+    told = install("extra_up")
+    host.up(**NIC, ACTION="up", MIGRATION_PHASE=phase)
+    assert environment(told) == TOLD | {"MIGRATION_PHASE": phase}
+
+
+def test_it_is_not_told_of_another_instances_nic(host: Host, install: Install) -> None:
+    """A tap's name has been used again before anybody said that the NIC was gone."""
+    told = install("extra_down")
+    host.up(**NIC | {"INSTANCE": "web2.gnt.test"})
+    nics.untouched(host, lambda: host.down("tap0"))
+    assert not told.exists()
 
 
 def test_a_failure_takes_all_back(host: Host, install: Install) -> None:

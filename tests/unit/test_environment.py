@@ -193,10 +193,55 @@ def test_whatever_comes_it_is_read_or_refused_by_name(
     else:
         assert request.disks
         assert request.instance.name == environ["INSTANCE_NAME"]
-    assert not said or said.split("_")[0] in {
+    assert not said or said.split(":")[0].split("_")[0] in {
         "OS",
         "INSTANCE",
-        "HYPERVISOR is missing",
+        "HYPERVISOR",
         "DISK",
         "NIC",
     }
+
+
+def _disks(kind: str, count: int = 3) -> list[Disk]:
+    return [Disk(index, f"/dev/x{index}", frontend=kind) for index in range(count)]
+
+
+def _named(disk: Disk) -> str:
+    return {"sd": "/dev/sd", "nvme": "/dev/nvme0n"}.get(disk.frontend, "/dev/vd") + (
+        str(disk.index + 1) if disk.frontend == "nvme" else "abcdefgh"[disk.index]
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernel", "root", "index"),
+    [
+        ("vd", "/boot/vmlinuz", "/dev/vdb1", 1),
+        ("vd", "/boot/vmlinuz", "/dev/vdc", 2),
+        ("nvme", "/boot/vmlinuz", "/dev/nvme0n2p12", 1),
+        ("vd", "/boot/vmlinuz", "/dev/vda1", 0),
+        # No mark: no kernel of the node's, another kind of disk, one that is not there, no device.
+        ("vd", "", "/dev/vdb1", 0),
+        ("sd", "/boot/vmlinuz", "/dev/vdb1", 0),
+        ("vd", "/boot/vmlinuz", "/dev/vdd1", 0),
+        ("vd", "/boot/vmlinuz", "/dev/vdb1 init=/bin/sh", 0),
+        ("vd", "/boot/vmlinuz", "/dev/vdbx", 0),
+        ("vd", "/boot/vmlinuz", "UUID=0b", 0),
+        ("vd", "/boot/vmlinuz", "", 0),
+    ],
+)
+def test_the_system_is_on_the_disk_of_the_root_device(
+    kind: str, kernel: str, root: str, index: int
+) -> None:
+    environ = {"INSTANCE_HV_kernel_path": kernel, "INSTANCE_HV_root_path": root}
+    assert environment.os_disk(environ, _disks(kind), _named).index == index
+
+
+def test_an_only_disk_is_not_asked_for_its_name() -> None:
+    """Hypervisors that cannot name disks deploy to it all the same."""
+    environ = {"INSTANCE_HV_kernel_path": "/boot/vmlinuz", "INSTANCE_HV_root_path": "/dev/sda1"}
+
+    def fail(disk: Disk) -> str:
+        raise AssertionError(disk)
+
+    assert environment.os_disk(environ, _disks("vd", 1), fail).index == 0
+    assert environment.os_disk({}, _disks("vd"), fail).index == 0

@@ -12,15 +12,16 @@ import pytest
 
 from snf_core.contract import Setup
 from snf_core.errors import NetworkError
-from snf_core.model import Action, Mode, Network, Nic, NicEvent
+from snf_core.model import Action, Migration, Mode, Network, Nic, NicEvent
 from snf_core.network import engine as engine_module
-from snf_core.network.document import Documents, Identity
+from snf_core.network.document import Documents, Identity, facts
 from snf_core.network.engine import Engine
 from snf_core.network.node import Link
-from snf_core.network.reconcile import reconcile, standing
+from snf_core.network.reconcile import reconcile, standing, tidied
 from snf_core.network.state import (
     ELEMENT,
     LINK,
+    NEIGHBOUR,
     ROUTE,
     RULE,
     Announcement,
@@ -331,6 +332,68 @@ def test_announced_once_all_is_there(
     engine.up(event())
     engine.up(event())
     assert told == [gratuitous, gratuitous], "a second event, after a migration, tells it again"
+    assert engine.announce("web1")
+    assert told == [gratuitous] * 3
+    assert not engine.announce("web2")
+    kernel.fake_links.links["tap0"] = replace(BEFORE, index=8)
+    assert not engine.announce("web1"), "it is another interface by now"
+    assert told == [gratuitous] * 3
+
+
+def test_before_a_guest_is_here_nothing_draws_its_traffic(
+    engine: Engine, kernel: FakeKernel, documents: Documents
+) -> None:
+    """Whichever setup wants it: a plugin's need not know of migrations."""
+    proxied = Item(NEIGHBOUR, "eth0", "198.51.100.3", True)
+    setup = Wire(*ALL, proxied)
+    gratuitous = Announcement("eth0", IPv4Address("198.51.100.3"), "02:00:00:00:00:03")
+    setup.state = State((*ALL, proxied), (gratuitous,))
+    engine.setups = {"wire": setup}
+    before = replace(event(), migration=Migration.PRE)
+    state = engine.plan(before)
+    assert {item.kind for item in state.items} == {LINK, RULE, ELEMENT}
+    assert state.announcements == ()
+    engine.up(before)
+    assert not {ROUTE, NEIGHBOUR} & {key[0] for key in kernel.values}
+    assert not engine.announce("web1")
+    (found,) = status(engine)
+    assert found["agrees"]
+    waiting = "tap0 of web1: applied, as wanted, waits for the end of a migration"
+    assert next(lines(found)) == waiting
+    del found["event"]["migration"]
+    assert next(lines(found)) == "tap0 of web1: applied, as wanted", "as of earlier documents"
+    assert engine.plan(replace(before, migration=Migration.POST)) == engine.plan(event())
+    engine.down(DOWN)
+    assert is_untouched(kernel)
+    assert documents.interfaces() == []
+
+
+def test_the_interface_of_another_instance_stays_wired(
+    engine: Engine, kernel: FakeKernel, documents: Documents
+) -> None:
+    engine.up(event())
+    late = NicEvent(Action.DOWN, "tap0", "web2")
+    assert engine.known(late) is None
+    engine.down(late)
+    assert is_whole(kernel)
+    known = engine.known(NicEvent(Action.DOWN, "tap0", "web1"))
+    assert known == engine.known(DOWN) == facts(event())
+    engine.down(NicEvent(Action.DOWN, "tap0", "web1"))
+    assert is_untouched(kernel)
+    assert engine.known(late) == facts(late), "nothing is known of anybody's"
+
+
+def test_only_what_is_gone_of_an_instance_is_tidied(
+    engine: Engine, kernel: FakeKernel, documents: Documents
+) -> None:
+    engine.up(event())
+    assert list(tidied(engine, "web1")) == []
+    kernel.fake_links.links["tap0"] = replace(BEFORE, index=8)
+    assert list(tidied(engine, "web2")) == []
+    assert documents.interfaces() == ["tap0"]
+    assert [str(one) for one in tidied(engine, "web1")] == ["tap0: it is gone; repaired"]
+    assert kernel.values == {ROUTE_.key: ROUTE_.value}, "which a real kernel takes back itself"
+    assert documents.interfaces() == []
 
 
 def test_what_was_there_already_is_left_when_we_go(engine: Engine, kernel: FakeKernel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from snf_core.errors import NetworkError
 from snf_core.network.document import APPLIED, APPLYING, Document, Documents, Identity, Record
-from snf_core.network.state import LINK, Item, State, merge
+from snf_core.network.state import LINK, Announcement, Item, State, merge
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +41,7 @@ def document(interface: str = "tap0", phase: str = APPLIED) -> Document:
         phase,
         {"instance": "web1", "mode": "bridged"},
         (Record(MTU, 1500),),
+        (Announcement("eth0", ipaddress.ip_address("198.51.100.3"), "02:00:00:00:00:03"),),
     )
 
 
@@ -128,6 +130,9 @@ def test_json_that_is_no_document_is_refused(data: Any) -> None:
         ("event", 7),
         ("items", [{}]),
         ("items", [{**document().to_json()["items"][0], "before": "high"}]),
+        ("announced", None),
+        ("announced", [{"interface": "eth0", "address": "198.51.100.3"}]),
+        ("announced", [{"interface": "eth0; x", "address": "198.51.100.3", "mac": "02::"}]),
     ],
 )
 def test_a_document_with_a_wrong_part_is_refused(key: str, value: object) -> None:
@@ -135,6 +140,28 @@ def test_a_document_with_a_wrong_part_is_refused(key: str, value: object) -> Non
     assert Document.from_json(data).phase == APPLYING
     with pytest.raises(ValueError, match="not a state document"):
         Document.from_json(data | {key: value})
+
+
+def test_a_document_of_before_announcements_were_kept_is_understood() -> None:
+    data = document().to_json()
+    del data["announced"]
+    assert Document.from_json(data) == replace(document(), announced=())
+
+
+def test_an_instances_documents_are_found(tmp_path: Path) -> None:
+    """By its whole name, whatever else says the same."""
+    documents = Documents(tmp_path / "network")
+    events = {
+        "tap0": {"instance": "web1", "mode": "bridged"},
+        "tap1": {"instance": "web10", "mode": "bridged"},
+        "tap2": {"instance": "other", "mode": "bridged", "name": "web1"},
+        "up0": {"mode": "routed"},
+    }
+    for name, known in events.items():
+        with documents.locked(name):
+            documents.write(replace(document(name), event=known))
+    assert [one.interface for one in documents.of("web1")] == ["tap0"]
+    assert documents.of("web") == []
 
 
 def test_an_unusable_directory_is_named(tmp_path: Path) -> None:
@@ -149,7 +176,7 @@ def test_documents_about_something_are_found_by_their_words(tmp_path: Path) -> N
     routed = Item("neighbour", "eth0", "198.51.100.3", True)
     for name, record in (("tap0", Record(routed, None)), ("tap1", Record(MTU, 1500))):
         with documents.locked(name):
-            documents.write(replace(document(name), records=(record,)))
+            documents.write(replace(document(name), records=(record,), announced=()))
     (tmp_path / "network" / "tap2.json").write_text("198.51.100.3, but broken")
     assert [one.interface for one in documents.about({"198.51.100.3"})] == ["tap0"]
     assert [one.interface for one in documents.about({"mtu", "198.51.100.3"})] == ["tap0", "tap1"]

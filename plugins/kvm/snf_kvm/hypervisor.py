@@ -8,7 +8,7 @@ import re
 import stat
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from oslo_config import cfg
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from snf_core.appliance import Appliance
+    from snf_core.contract import HostNic, NicScript
+    from snf_core.ganeti.generation import Ganeti
     from snf_core.model import Disk, NicEvent
     from snf_kvm.accelerator import Accelerator
     from snf_kvm.saved import Saved
@@ -72,7 +74,7 @@ _LETTERS = {"paravirtual": "vd", "scsi-hd": "sd", "scsi-block": "sd", "scsi-gene
 
 def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
     """The plugin's options, for oslo-config-generator."""
-    return [("hypervisor.kvm", OPTIONS)]
+    return [("hypervisor.kvm", OPTIONS), ("hypervisor.fake", OPTIONS)]
 
 
 class Kvm(Hypervisor):
@@ -80,13 +82,25 @@ class Kvm(Hypervisor):
 
     api_version = "1.0"
     options = OPTIONS
-    packages = ("python3-minimal",)
+    packages: ClassVar[Sequence[str]] = ("python3-minimal",)
 
-    def nic_event(self, argv: Sequence[str], environ: Mapping[str, str]) -> NicEvent:
+    def nic_event(self, argv: Sequence[str], environ: Mapping[str, str]) -> NicEvent | None:
         """A NIC event as Ganeti's KVM network scripts get it; see ``snf_kvm.nic``."""
         from snf_kvm import nic
 
         return nic.nic_event(argv, environ)
+
+    def host_nics(self) -> Iterator[HostNic]:
+        """Those that Ganeti keeps a list of; see ``snf_kvm.host_nics``."""
+        from snf_kvm import host_nics
+
+        return host_nics.listed()
+
+    def nic_scripts(self, ganeti: Ganeti) -> Iterator[NicScript]:
+        """Those that the installed versions of Ganeti call; see ``snf_kvm.scripts``."""
+        from snf_kvm import scripts
+
+        return scripts.nic_scripts(ganeti)
 
     def disk_name(self, disk: Disk) -> str:
         """``/dev/vdX`` for paravirtual disks, ``/dev/sdX`` for the emulated kinds."""

@@ -1,17 +1,18 @@
-"""NIC events as Ganeti 3.0 and 3.1 deliver them, and as nobody should."""
+"""NIC events as each Ganeti delivers them, and as nobody should."""
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from snf_core.errors import InvalidValueError
-from snf_core.model import Action, Mode, Network, Nic, NicEvent
-from snf_kvm.nic import nic_event
+from snf_core.model import Action, Migration, Mode, Network, Nic, NicEvent
+from snf_kvm import nic as kvm
 
 UUID = "3cd35ad8-7b4a-4b0c-8d7c-6f3d8b8f2a01"
 
@@ -47,6 +48,16 @@ NETWORK = {
 
 ROUTED = BARE | NETWORK | {"MODE": "routed", "LINK": "100"}
 del ROUTED["BRIDGE"]
+
+
+COMMUNICATION = ROUTED | {"INTERFACE": "gnt.com.0"}
+
+
+def nic_event(argv: list[str], environ: dict[str, str]) -> NicEvent:
+    """An event that is our business."""
+    event = kvm.nic_event(argv, environ)
+    assert event is not None
+    return event
 
 
 def without(name: str) -> dict[str, str]:
@@ -127,6 +138,68 @@ def test_down_with_the_interface_in_the_environment() -> None:
     assert nic_event(["down"], BARE | {"MAC": "nonsense"}).interface == "tap0"
 
 
+def test_from_ganeti_3_2_on_the_environment_says_what_happens() -> None:
+    up, down = ROUTED | {"ACTION": "up"}, ROUTED | {"ACTION": "down"}
+    assert nic_event(["up"], up) == nic_event(["up"], ROUTED) == nic_event(["event"], up)
+    assert nic_event(["down"], down) == nic_event(["event"], down)
+    assert nic_event(["down"], down) == replace(nic_event(["up"], up), action=Action.DOWN)
+
+
+@pytest.mark.parametrize(
+    ("phase", "migration"), [("pre", Migration.PRE), ("post", Migration.POST), ("", None)]
+)
+def test_the_phases_of_a_migration(phase: str, migration: Migration | None) -> None:
+    environ = ROUTED | {"ACTION": "up", "MODE": "ext", "MIGRATION_PHASE": phase}
+    assert nic_event(["up"], environ).migration is migration
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "message"),
+    [
+        (["up"], {"ACTION": "down"}, "ACTION: 'down', but this is up"),
+        (["down", "tap0"], {"ACTION": "up"}, "ACTION: 'up', but this is down"),
+        (["up"], {"ACTION": "restart"}, "ACTION: 'restart' is not up or down"),
+        (["event"], {}, "ACTION: missing"),
+        (["event", "tap0"], {"ACTION": "up"}, "arguments: "),
+        (["up"], {"MIGRATION_PHASE": "during"}, "MIGRATION_PHASE: 'during' is not pre or post"),
+        (["down"], {"ACTION": "down", "MAC": "nonsense"}, "MAC: "),
+    ],
+)
+def test_what_contradicts_itself_is_named(
+    argv: list[str], environ: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InvalidValueError, match=f"^{message}"):
+        nic_event(argv, ROUTED | environ)
+
+
+@pytest.mark.parametrize("mode", ["routed", "ext"])
+def test_what_is_not_switched_needs_no_link(mode: str) -> None:
+    nic = nic_event(["up"], without("LINK") | {"MODE": mode, "BRIDGE": ""}).nic
+    assert nic
+    assert (nic.mode.value, nic.link) == (mode, "")
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ"),
+    [
+        (["up"], COMMUNICATION),
+        (["up", "gnt.com.0"], COMMUNICATION | {"ACTION": "up"}),
+        (["down", "gnt.com.12", "false"], INHERITED),
+        (["event"], COMMUNICATION | {"ACTION": "down"}),
+        (["up"], COMMUNICATION | {"MAC": "", "INSTANCE": ""}),
+    ],
+)
+def test_ganetis_own_nics_are_none_of_ours(argv: list[str], environ: dict[str, str]) -> None:
+    assert kvm.nic_event(argv, environ) is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"INTERFACE": "gnt.comx"}, {"INTERFACE": "gnt.com"}, {"MODE": "ext"}]
+)
+def test_others_are_not_taken_for_ganetis_own(changes: dict[str, str]) -> None:
+    assert nic_event(["up"], COMMUNICATION | changes).instance == "web1.gnt.test"
+
+
 @pytest.mark.parametrize(
     "name", ["INSTANCE", "INTERFACE", "INTERFACE_INDEX", "MAC", "MODE", "LINK"]
 )
@@ -197,6 +270,7 @@ def test_an_argument_that_contradicts_the_environment_is_refused(action: str) ->
     ("argv", "message"),
     [
         ([], "^arguments: "),
+        (["event", "online"], "^arguments: "),
         (["restart"], "^arguments: "),
         (["up", "tap0", "true"], "^arguments: "),
         (["down", "tap0", "true", "x"], "^arguments: "),
@@ -218,13 +292,17 @@ VALUES = st.one_of(
 
 @given(
     st.lists(st.sampled_from(["up", "down", "tap0", "true", "false"]) | VALUES, max_size=4),
-    st.dictionaries(st.sampled_from(sorted({*BARE, *NETWORK})), VALUES),
+    st.dictionaries(
+        st.sampled_from(sorted({*BARE, *NETWORK, "ACTION", "MIGRATION_PHASE"})),
+        VALUES | st.sampled_from(["up", "down", "pre", "post"]),
+    ),
 )
 def test_whatever_comes_is_an_event_or_an_error_of_ours(
     argv: list[str], changes: dict[str, str]
 ) -> None:
     for words in (argv, ["up"], ["down"]):
         with contextlib.suppress(InvalidValueError):
-            event = nic_event(words, BARE | NETWORK | changes)
+            event = kvm.nic_event(words, BARE | NETWORK | changes)
+            assert event is not None
             assert event.interface.isascii()
             assert event.interface.strip("/ ") == event.interface

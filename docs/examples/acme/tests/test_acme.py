@@ -97,9 +97,12 @@ def config(tmp_path: Path) -> Config:
 def test_nic_events(config: Config) -> None:
     acme = extension.make(extension.HYPERVISOR, "acme", config)
     event = acme.nic_event([], EVENT)
+    assert event
     assert (event.action, event.interface) == (model.Action.UP, "tap0")
     assert event.nic == model.Nic(0, "aa:00:00:00:00:01", model.Mode.BRIDGED, "br0")
-    assert acme.nic_event([], {**EVENT, "ACME_ACTION": "down"}).nic is None
+    down = acme.nic_event([], {**EVENT, "ACME_ACTION": "down"})
+    assert down
+    assert (down.action, down.nic) == (model.Action.DOWN, None)
     assert acme.disk_name(model.Disk(1, "/dev/vg/disk")) == "/dev/vdb"
     with pytest.raises(InvalidValueError, match="ACME_TAP"):
         acme.nic_event([], {"ACME_ACTION": "up", "ACME_GUEST": "vm1"})
