@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -44,15 +45,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(arguments, config.load(arguments.config))
     except SnfError as error:
         logging.debug("failed", exc_info=True)
-        from snf_core.report import printable  # names from inside a guest may be in there
-
-        print(f"snf: error: {printable(error.message)}", file=sys.stderr)
-        if error.remedy:
-            print(f"snf: remedy: {printable(error.remedy)}", file=sys.stderr)
+        _fail(error.message, error.remedy)
         return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:  # a defect: its traceback first, for the last lines are read
+        import traceback
+
+        traceback.print_exc()
+        _fail(
+            f"internal error: {type(error).__name__}: {error}",
+            "report it as a defect of snf, with the traceback above",
+        )
+        return 1
+
+
+def _fail(message: str, remedy: str) -> None:
+    """Say why it failed and what to do, a line each, as the last that is said."""
+    from snf_core.report import printable  # names from inside a guest may be in there
+
+    print(f"snf: error: {printable(message)}", file=sys.stderr)
+    if remedy:
+        print(f"snf: remedy: {printable(remedy)}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,6 +112,7 @@ def _add_network(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     for name, text in (
         ("up", "wire a NIC that has appeared"),
         ("down", "unwire a NIC that goes away"),
+        ("event", "up or down, as the hypervisor's event itself says"),
         ("plan", "say what up would do, and do nothing"),
     ):
         event = what.add_parser(name, help=text)
@@ -127,11 +143,35 @@ def _add_ganeti(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
     ganeti = commands.add_parser("ganeti", help="the glue for Ganeti")
     what = ganeti.add_subparsers(required=True, metavar="WHAT")
-    install = what.add_parser("install", help="put the OS definition snf-image in place")
+    install = what.add_parser("install", help="put in place what Ganeti calls on this node")
     install.add_argument(
-        "--os-directory", type=Path, metavar="DIR", help="instead of /usr/share/ganeti/os"
+        "--check", action="store_true", help="only compare; exit status 3 if something differs"
     )
     install.set_defaults(command=_install)
+    uninstall = what.add_parser("uninstall", help="remove what install has put in place")
+    uninstall.set_defaults(command=_uninstall)
+    variant = what.add_parser("variant", help="make images known as variants of snf-image")
+    variant.set_defaults(command=_variant)
+    action = variant.add_subparsers(required=True, metavar="ACTION", dest="action")
+    add = action.add_parser("add", help="make a variant from an image, and publish it")
+    add.add_argument("name", metavar="NAME", help="of the variant: snf-image+NAME")
+    add.add_argument(
+        "image", metavar="IMAGE", help="an identifier, or a file: of an image, .meta or .variant"
+    )
+    add.add_argument("--format", default="", help="of the image, whatever its .meta says")
+    add.add_argument(
+        "--properties", default="", metavar="JSON", help="over those that its .meta gives"
+    )
+    add.add_argument("--force", action="store_true", help="replace a variant of this name")
+    remove = action.add_parser("remove", help="remove a variant")
+    remove.add_argument("name", metavar="NAME")
+    action.add_parser("list", help="list the variants, broken ones too")
+    for one in (install, uninstall):
+        one.add_argument(
+            "--root", type=Path, default=Path("/"), metavar="DIR", help="of the node, instead of /"
+        )
+    hook = what.add_parser("hook", help="what a hook does, called by Ganeti after an operation")
+    hook.set_defaults(command=_hook)
     script = what.add_parser("os", help="a script of the OS definition, called by Ganeti")
     script.add_argument("script", choices=["create", "import", "export", "rename", "verify"])
     script.add_argument("subject", nargs="?", help='of verify: "parameters"')
@@ -144,11 +184,11 @@ def _add_ganeti(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     script.set_defaults(command=_script)
 
 
-def _doctor(_arguments: argparse.Namespace, config: Config) -> int:
+def _doctor(arguments: argparse.Namespace, config: Config) -> int:
     from snf_core import doctor
 
     failed = False
-    for finding in doctor.examine(config):
+    for finding in doctor.examine(config, arguments.config):
         _say(finding)
         failed = failed or (finding.fatal and not finding.well)
     return 1 if failed else 0
@@ -203,7 +243,7 @@ def _appliance(_arguments: argparse.Namespace, config: Config) -> int:
 def _network(arguments: argparse.Namespace, config: Config) -> int:
     from snf_core.network import command
 
-    act = command.up if arguments.what == "up" else command.down
+    act = {"up": command.up, "down": command.down, "event": command.event}[arguments.what]
     act([arguments.what, *arguments.words], os.environ, config, arguments.hypervisor)
     return 0
 
@@ -275,17 +315,69 @@ def _uplink(arguments: argparse.Namespace, config: Config) -> int:
     return 0
 
 
-def _install(arguments: argparse.Namespace, _config: Config) -> int:
-    from snf_core.ganeti import definition
+def _install(arguments: argparse.Namespace, config: Config) -> int:
+    from snf_core.ganeti import glue
 
-    parent = arguments.os_directory or definition.SEARCH_PATH
-    print(definition.install(parent, arguments.config))
+    if arguments.check:
+        differences = glue.check(config, arguments.root, arguments.config)
+        for difference in differences:
+            print(difference)
+        return DIFFERENT if differences else 0
+    for difference in glue.install(config, arguments.root, arguments.config):
+        print(f"{difference.done} {difference.path}")
     return 0
+
+
+def _uninstall(arguments: argparse.Namespace, config: Config) -> int:
+    from snf_core.ganeti import glue
+
+    for path in glue.uninstall(config, arguments.root):
+        print(f"removed {path}")
+    return 0
+
+
+def _variant(arguments: argparse.Namespace, config: Config) -> int:
+    from snf_core.ganeti import variant
+    from snf_core.report import escaped, printable
+
+    if arguments.action == "add":
+        path, lines = variant.add(
+            arguments.name,
+            arguments.image,
+            config,
+            image_format=arguments.format,
+            more=arguments.properties,
+            force=arguments.force,
+        )
+        print(path)
+        for line in lines:
+            print(escaped(line))
+        return 0
+    if arguments.action == "remove":
+        print(f"removed {variant.remove(arguments.name, config)}")
+        return 0
+    found = variant.listing(config)
+    for one in found:
+        print(printable(f"{one.name:20}  {one.error or one.image}"))
+    return 1 if any(one.error for one in found) else 0
+
+
+def _hook(_arguments: argparse.Namespace, config: Config) -> int:
+    from snf_core.ganeti import hooks
+
+    findings = []
+    for finding in hooks.run(os.environ, config):
+        print(finding, flush=True)
+        findings.append(finding)
+    return 0 if all(finding.repaired for finding in findings) else 1
 
 
 def _script(arguments: argparse.Namespace, config: Config) -> int:
     from snf_core.ganeti import scripts
 
+    if isinstance(sys.stderr, io.TextIOWrapper) and not sys.stderr.isatty():
+        # Ganeti decodes the last 4 KiB of the log, which may begin within a character.
+        sys.stderr.reconfigure(encoding="ascii", errors="backslashreplace")
     if arguments.script == "create":
         scripts.create(
             plaintext.hashed(os.environ, lambda whole: scripts.password_hash(whole, config)),

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from snf_core import appliance, extension, schema
 from snf_core.contract import Finding
 from snf_core.errors import SnfError
+from snf_core.ganeti import generation, glue, installation
+from snf_core.ganeti.installation import Installation, State
 from snf_core.network import abilities
 from snf_core.run import run
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from snf_core.appliance import Appliance
     from snf_core.config import Config
+    from snf_core.ganeti.generation import Ganeti
 
 _PROGRAMS = {
     "supermin": "supermin",
@@ -34,8 +37,11 @@ _FILESYSTEMS = ("xfs",)
 """Kinds of file systems that Debian's libguestfs has in packages of their own."""
 
 
-def examine(settings: Config) -> Iterator[Finding]:
-    """Look at everything a deployment and a NIC need."""
+def examine(settings: Config, config_file: Path | None = None) -> Iterator[Finding]:
+    """Look at everything a deployment and a NIC need, and at what Ganeti needs to ask for them.
+
+    ``settings`` were read from ``config_file`` where one is given.
+    """
     for sentence in schema.check(settings):
         yield Finding(False, f"configuration: {sentence}", "correct it")
     yield from _installation(settings)
@@ -49,6 +55,8 @@ def examine(settings: Config) -> Iterator[Finding]:
             )  # fmt: skip
     yield from _hypervisors(settings, found)
     yield from abilities.check(settings)
+    if ganeti := generation.find(Path("/")):
+        yield from glue_findings(ganeti, glue.wanted(ganeti, settings, config_file))
 
 
 def _installation(settings: Config) -> Iterator[Finding]:
@@ -94,6 +102,37 @@ def _installation(settings: Config) -> Iterator[Finding]:
         images.is_dir(), f"{images} {'is' if images.is_dir() else 'is not'} there",
         "make it and put images there, or set [image.source.local] directory", fatal=False,
     )  # fmt: skip
+
+
+def glue_findings(ganeti: Ganeti, wanted: Installation) -> Iterator[Finding]:
+    """What Ganeti calls. Outside a cluster, the node may be meant for something else."""
+    remedy = 'run "snf ganeti install"'
+    try:
+        found = installation.compare(wanted)
+        ours = any(map(installation.is_ours, wanted.files))
+        member = ganeti.in_cluster()
+    except (SnfError, OSError) as error:
+        yield Finding(False, f"what Ganeti calls cannot be looked at: {error}", "run it as root")
+        return
+    if not found:
+        yield Finding(True, "what Ganeti calls is in place")
+    elif not ours:
+        statement = "Ganeti is on this node, and does not call us"
+        if member:
+            statement = (
+                "this node is in a Ganeti cluster that does not call us here: guests that should "
+                "be filtered start here, or migrate here, without any filter"
+            )
+        yield Finding(False, statement, remedy, fatal=member)
+    else:
+        for one in found:
+            theirs = one.state in {State.FOREIGN, State.HIDING}
+            yield Finding(
+                False,
+                f"{one}",
+                f"move it away, then {remedy}" if theirs else remedy,
+                fatal=one.state is not State.LEFT_OVER,
+            )
 
 
 def _kernel() -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snf_core import config
-from snf_core.ganeti import definition
+from snf_core.ganeti import definition, glue, installation
 from snf_core.image import identity
 from tests import appliances
 from tests.images.debian import cache_directory
@@ -108,7 +108,17 @@ def make(
     loaded = config.load(file)
     appliances.provide(loaded, progress)
     identity.reserve(loaded.appliance.user)
-    return Node(directory, file, definition.install(directory / "os", file), runtime)
+    files = definition.files(directory / "os" / definition.NAME, (), glue.command(file))
+    installation.install(installation.Installation(tuple(files)))
+    return Node(directory, file, directory / "os" / definition.NAME, runtime)
+
+
+def furnish(root: Path) -> Path:
+    """Make what tells that a Ganeti is installed below ``root``; nothing of it works."""
+    library = root / "usr/lib/ganeti"
+    library.mkdir(parents=True)
+    (library / "daemon-util").touch()
+    return root
 
 
 def instance_environment(

@@ -84,23 +84,34 @@ def collect(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
 
     ``environ`` holds OSP_* and OS_VARIANT. Raises ConfigError, InvalidValueError.
     """
-    group = config.parameters
-    levels = [
-        {name: getattr(group, name) for name in NAMES if getattr(group, name) is not None},
+    return merged(
+        config,
         _variant(Path(config.image.variants), environ.get("OS_VARIANT", "")),
         {
             name: environ[f"OSP_{name.upper()}"]
             for name in NAMES
             if f"OSP_{name.upper()}" in environ
         },
-    ]
+    )
+
+
+def merged(config: Config, *levels: Mapping[str, str]) -> dict[str, str]:
+    """The parameters of ``levels``, later ones over earlier ones, over the configuration's."""
+    group = config.parameters
+    configured = {name: getattr(group, name) for name in NAMES if getattr(group, name) is not None}
     found: dict[str, str] = {}
-    for level in levels:
+    for level in (configured, *levels):
         if _PAIR & level.keys():
             # Whoever sets one of the two replaces both: a tenant's hash beats a default password.
             found = {name: value for name, value in found.items() if name not in _PAIR}
         found |= level
     return found
+
+
+def variants(directory: Path) -> list[str]:
+    """The names of the variants that have a file in ``directory``, which need not exist."""
+    names = [file.stem for file in directory.glob("*.conf")]
+    return sorted(name for name in names if _VARIANT.fullmatch(name))
 
 
 def secrets(values: Mapping[str, str]) -> list[str]:
@@ -252,27 +263,25 @@ def _check_url(name: str, value: str) -> None:
         )
 
 
-def _variant(directory: Path, name: str) -> dict[str, str]:
-    """Assignments of a variant's file, in shell syntax but never run by a shell.
-
-    The variant ``default`` needs no file.
-    """
-    if not name:
-        return {}
+def variant_file(directory: Path, name: str) -> Path:
+    """Where the parameters of a variant are. Raises InvalidValueError if it cannot be its name."""
     if not _VARIANT.fullmatch(name):
         raise InvalidValueError(
             f"{name!r} is not the name of a variant",
             remedy="give the name of a file in [image] variants, without .conf",
         )
-    file = directory / f"{name}.conf"
+    return directory / f"{name}.conf"
+
+
+def assignments(file: Path) -> dict[str, str]:
+    """The parameters that a file assigns to, in shell syntax but never run by a shell.
+
+    Raises FileNotFoundError, and ConfigError for whatever else is wrong.
+    """
     try:
         words = shlex.split(file.read_text(), comments=True)
     except FileNotFoundError:
-        if name == "default":
-            return {}
-        raise InvalidValueError(
-            f"there is no variant {name!r}", remedy=f"put its parameters into {file}"
-        ) from None
+        raise
     except OSError as error:
         raise ConfigError(f"cannot read variant {file}: {error.strerror}") from error
     except UnicodeDecodeError:
@@ -290,3 +299,18 @@ def _variant(directory: Path, name: str) -> dict[str, str]:
             )
         found[key.lower()] = value
     return found
+
+
+def _variant(directory: Path, name: str) -> dict[str, str]:
+    """The parameters of a variant. The variant ``default`` needs no file."""
+    if not name:
+        return {}
+    file = variant_file(directory, name)
+    try:
+        return assignments(file)
+    except FileNotFoundError:
+        if name == "default":
+            return {}
+        raise InvalidValueError(
+            f"there is no variant {name!r}", remedy=f"put its parameters into {file}"
+        ) from None

@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.fakes.hook import environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BASELINE = "import argparse, dataclasses, json, logging, pathlib, typing"
 
@@ -55,6 +61,26 @@ def test_budget(baseline: set[str], code: str, budget: int, allowed: set[str]) -
     roots = {module.partition(".")[0] for module in more}
     assert not (HEAVY - allowed) & roots
     assert len(more) <= budget, sorted(more)
+
+
+def test_a_hook_where_nothing_is_to_be_done(baseline: set[str], tmp_path: Path) -> None:
+    """Ganeti runs hooks on nodes that the operation does not concern, too."""
+    file = tmp_path / "snf.conf"
+    file.write_text(f"[directories]\nruntime = {tmp_path}\n")
+    more = (
+        _imported(
+            "from pathlib import Path\n"
+            "from snf_core import config\n"
+            "from snf_core.ganeti import hooks\n"
+            f"told = {environment('instance-migrate')}\n"
+            f"assert not list(hooks.run(told, config.Config([Path({str(file)!r})])))"
+        )
+        - baseline
+    )
+    assert not (HEAVY - {"oslo_config", "stevedore"}) & {
+        module.partition(".")[0] for module in more
+    }
+    assert len(more) <= 120, sorted(more)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from snf_core.image.parameters import NAMES
+from tests import node
 from tests.system import guests
 from tests.system.inspection import FileSystem
 from tests.system.site import DISK_BYTES, MIB, NAME, PATIENCE, Site
@@ -36,26 +37,41 @@ def test_files_are_those_of_ganetis_interface(place: Site) -> None:
     assert all(line.split(" ", 1)[1].strip() for line in lines)
 
 
-def test_installing_again_changes_nothing(place: Site) -> None:
-    parent = place.node.definition.parent
-    before = {path.name: path.read_text() for path in place.node.definition.iterdir()}
-    outcome = place.snf("ganeti", "install", "--os-directory", str(parent))
+def test_installed_checked_and_installed_again(place: Site) -> None:
+    root = node.furnish(place.node.directory / "root")
+    words = ("ganeti", "install", "--root", str(root))
+    assert place.snf(*words, "--check").status == 3
+    outcome = place.snf(*words)
     assert outcome.status == 0, outcome
-    assert outcome.stdout == f"{place.node.definition}\n"
-    assert {path.name: path.read_text() for path in place.node.definition.iterdir()} == before
-    assert [path.name for path in parent.iterdir()] == ["snf-image"]
+    installed = root / "usr/share/ganeti/os/snf-image"
+    for name in ("ganeti_api_version", "parameters.list", "variants.list"):
+        assert (installed / name).read_text() == (place.node.definition / name).read_text()
+    hooks = sorted(path.parent.name for path in root.glob("etc/ganeti/hooks/*/snf"))
+    assert "instance-stop-post.d" in hooks
+    for again in (place.snf(*words, "--check"), place.snf(*words)):
+        assert (again.status, again.stdout, again.stderr) == (0, "", "")
+    hook = subprocess.run(
+        [root / "etc/ganeti/hooks/instance-stop-post.d/snf"],
+        env={"PATH": "/sbin:/bin:/usr/sbin:/usr/bin"},
+        umask=0o077,
+        capture_output=True,
+        check=False,
+    )
+    assert hook.returncode == 1
+    assert b"snf: error: GANETI_HOOKS_PATH" in hook.stderr, "it is run, and told nothing"
 
 
 def test_what_somebody_else_installed_stays(place: Site) -> None:
-    foreign = place.node.directory / "foreign/snf-image"
-    foreign.mkdir(parents=True)
-    (foreign / "create").write_text("#!/bin/sh\n")
-    outcome = place.snf("ganeti", "install", "--os-directory", str(foreign.parent))
+    root = node.furnish(place.node.directory / "foreign")
+    theirs = root / "usr/share/ganeti/os/snf-image/create"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("#!/bin/sh\n")
+    outcome = place.snf("ganeti", "install", "--root", str(root))
     assert outcome.status == 1
-    assert f"snf: error: {foreign} exists" in outcome.stderr
+    assert f"{theirs} was not made by snf ganeti install" in outcome.stderr
     assert "snf: remedy: " in outcome.stderr
-    assert [path.name for path in foreign.iterdir()] == ["create"]
-    assert (foreign / "create").read_text() == "#!/bin/sh\n"
+    assert [path.name for path in theirs.parent.iterdir()] == ["create"]
+    assert theirs.read_text() == "#!/bin/sh\n"
 
 
 def test_verify_accepts_what_create_does(place: Site) -> None:
@@ -145,6 +161,46 @@ def test_import_of_nothing_and_of_too_much(place: Site) -> None:
         assert process.returncode == 1
         assert f"snf: error: {said}" in stderr.decode()
         assert "snf: remedy: " in stderr.decode()
+
+
+def test_export_and_import_want_nothing_but_their_disk(place: Site) -> None:
+    """No image parameters, and nothing of the instance, however odd it is."""
+    source, target = place.disk("bare", 4 * MIB), place.disk("copy", 4 * MIB, stale=False)
+    odd = {"OS_API_VERSION": "20", "NIC_COUNT": "1", "NIC_0_MODE": "?", "OSP_IMG_PASSWD": ""}
+    exporting = place.node.script("export", {**odd, "EXPORT_DEVICE": str(source)})
+    data, stderr = exporting.communicate(timeout=PATIENCE)
+    assert (exporting.returncode, stderr, data) == (0, b"", source.read_bytes())
+    importing = place.node.script(
+        "import", {**odd, "IMPORT_DISK_PATH": str(target)}, stdin=subprocess.PIPE
+    )
+    _, stderr = importing.communicate(data, timeout=PATIENCE)
+    assert (importing.returncode, stderr) == (0, b"")
+    assert target.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("script", ["create", "rename"])
+@pytest.mark.parametrize(("root", "chosen"), [("/dev/vdb1", 1), ("/dev/vda1", 0)])
+def test_the_disk_of_the_root_device_and_no_other(
+    place: Site, images: Images, script: str, root: str, chosen: int
+) -> None:
+    """Ganeti says so of instances that boot the node's kernel."""
+    disks = [place.disk(f"several{index}", guests.IMAGE_BYTES) for index in range(3)]
+    if script == "rename":
+        disks[chosen].write_bytes(images.linux.read_bytes())
+    before = [disk.read_bytes() for disk in disks]
+    environment = place.environment(disks[0], "linux") | {
+        "DISK_COUNT": "3",
+        "INSTANCE_HV_kernel_path": "/boot/vmlinuz",
+        "INSTANCE_HV_root_path": root,
+    }
+    for index, disk in enumerate(disks):
+        environment[f"DISK_{index}_PATH"] = str(disk)
+        environment[f"DISK_{index}_FRONTEND_TYPE"] = "paravirtual"
+    outcome = place.run(environment, script=script)
+    assert outcome.status == 0, outcome
+    assert FileSystem(disks[chosen], images.root.start).read("/etc/hostname") == f"{NAME}\n"
+    for index, disk in enumerate(disks):
+        assert (disk.read_bytes() == before[index]) == (index != chosen)
 
 
 def test_rename_changes_the_guests_name_only(place: Site, images: Images, tmp_path: Path) -> None:

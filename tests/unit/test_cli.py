@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from snf_core import cli
+from snf_core.ganeti import definition
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,7 +137,64 @@ def test_doctor_survives_a_runtime_directory_that_cannot_be_made(
     assert "kvm: " in said, "it goes on"
 
 
-def test_install(conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert snf(conf, "ganeti", "install", "--os-directory", str(tmp_path / "os")) == 0
-    assert capsys.readouterr().out == f"{tmp_path}/os/snf-image\n"
-    assert str(conf) in (tmp_path / "os" / "snf-image" / "create").read_text()
+def test_install_check_and_uninstall(
+    conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "root"
+    create = root / "usr/share/ganeti/os/snf-image/create"
+    words = ("--root", str(root))
+    assert snf(conf, "ganeti", "install", *words) == 1
+    assert f"there is no Ganeti below {root}" in capsys.readouterr().err
+    library = root / "usr/lib/ganeti"
+    library.mkdir(parents=True)
+    (library / "daemon-util").touch()
+    assert snf(conf, "ganeti", "install", "--check", *words) == 3
+    assert f"{create} is missing\n" in capsys.readouterr().out
+    assert snf(conf, "ganeti", "install", *words) == 0
+    assert f"wrote {create}\n" in capsys.readouterr().out
+    assert str(conf) in create.read_text()
+    assert snf(conf, "ganeti", "install", "--check", *words) == 0
+    assert snf(conf, "ganeti", "install", *words) == 0
+    assert capsys.readouterr().out == ""
+    assert snf(conf, "ganeti", "uninstall", *words) == 0
+    assert f"removed {create}\n" in capsys.readouterr().out
+    assert [path for path in root.rglob("*") if path.is_file()] == [library / "daemon-util"]
+
+
+def test_variants(
+    conf: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(definition, "DIRECTORY", tmp_path / "os")
+    images, variants = tmp_path / "images", tmp_path / "variants"
+    images.mkdir()
+    (images / "debian").write_bytes(b"x")
+    with conf.open("a") as file:
+        file.write(f"[image]\nvariants = {variants}\n")
+        file.write(f"[image.source.local]\ndirectory = {images}\n")
+
+    def variant(*words: str) -> int:
+        return snf(conf, "ganeti", "variant", *words)
+
+    made = variants / "bookworm.conf"
+    assert variant("add", "bookworm", "debian", "--format", "diskdump") == 0
+    assert capsys.readouterr().out == f"{made}\nIMG_ID=debian\nIMG_FORMAT=diskdump\n"
+    assert variant("list") == 0
+    assert capsys.readouterr().out.split() == ["bookworm", "debian", "(diskdump)"]
+    made.write_text("IMG_ID=debian\n")
+    assert variant("list") == 1
+    assert "bookworm" in (said := capsys.readouterr().out)
+    assert "parameter img_format is missing" in said
+    assert variant("remove", "bookworm") == 0
+    assert capsys.readouterr().out == f"removed {made}\n"
+    assert variant("remove", "bookworm") == 1
+    assert "snf ganeti variant list" in capsys.readouterr().err
+    description = {"disk-format": "diskdump", "properties": {"OS": "\x9b2J\u2028" + "x" * 2000}}
+    (images / "debian.meta").write_text(json.dumps(description))
+    assert variant("add", "bookworm", "debian") == 0
+    said = capsys.readouterr().out
+    assert "IMG_PROPERTIES='" in said
+    assert "\\x9b2J\\u2028" + "x" * 2000 in said, "all of it is seen, as what it is"
+    assert all(line.isprintable() for line in said.splitlines())

@@ -1,13 +1,10 @@
-"""Xen and Windows say clearly that they are not served yet, rather than do half of the work."""
+"""Windows says clearly that it is not served yet, rather than do half of the work."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from snf_core import extension, model
-from snf_core.appliance import Appliance
+from snf_core import extension
 from snf_core.config import Config
 from snf_core.errors import UnsupportedError
 from snf_core.image.customization import Customization
@@ -30,19 +27,6 @@ class Disk(Guest):
 
     def filesystem(self, device: str) -> str:
         return self._filesystems[int(device.removeprefix("/dev/sda")) - 1]
-
-
-@pytest.mark.parametrize("name", ["xen-pvm", "xen-hvm"])
-def test_xen_refuses_everything(name: str) -> None:
-    xen = extension.make(extension.HYPERVISOR, name, Config([]))
-    for request in (
-        lambda: xen.nic_event(["vif1.0"], {}),
-        lambda: xen.disk_name(model.Disk(0, "/dev/vg/disk")),
-        lambda: xen.launcher(Appliance(Path("/nowhere"), Path("/nowhere"), 512)),
-    ):
-        with pytest.raises(UnsupportedError, match=f"hypervisor {name}: ") as caught:
-            request()
-        assert caught.value.remedy == "use the hypervisor kvm"
 
 
 def test_windows_is_recognised() -> None:
