@@ -9,23 +9,28 @@ PYTHON := $(VENV)/bin/python
 SNF := $(VENV)/bin/snf
 PYTEST := $(PYTHON) -m pytest
 DISTRIBUTIONS := . plugins/kvm plugins/xen plugins/os_linux plugins/os_windows
-UNIT := tests/unit plugins/kvm/tests plugins/os_linux/tests
+UNIT := tests/unit plugins/kvm/tests plugins/xen/tests plugins/os_linux/tests
 
-# What a node needs, then what only building test images and measuring peers needs.
+# What a node needs, then what only tests need: images, clusters, and peers to measure.
 PACKAGES := python3-guestfs python3-nftables libguestfs0 libguestfs-xfs supermin \
 	qemu-system-x86 qemu-utils nftables iproute2 linux-image-cloud-amd64
 TEST_PACKAGES := python3-venv mmdebstrap openssh-client gdisk fdisk e2fsprogs xfsprogs btrfs-progs \
 	util-linux procps
-BENCH_PACKAGES := guestfs-tools iptables ebtables arptables iputils-arping
+GANETI_PACKAGES := ganeti openssh-server busybox-static
+BENCH_PACKAGES := ganeti-os-noop guestfs-tools iptables ebtables arptables iputils-arping
 
 .PHONY: help setup check demo test test-unit test-system test-network test-machine test-guest \
-	bench sample clean
+	test-ganeti bench sample clean
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 .make/packages: Makefile
 	@mkdir -p .make
 	@./tests/install-packages $(PACKAGES) $(TEST_PACKAGES)
+	@touch $@
+
+.make/ganeti: .make/packages
+	@./tests/install-packages $(GANETI_PACKAGES)
 	@touch $@
 
 .make/venv: .make/packages pyproject.toml setup.cfg $(wildcard plugins/*/setup.cfg)
@@ -43,7 +48,7 @@ setup: .make/venv  ## install packages, and the project into a virtual environme
 check: .make/venv  ## style, types and unit tests: seconds, no root
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
-	$(PYTHON) -m mypy snf_core plugins/*/snf_* tests plugins/*/tests docs
+	$(PYTHON) -m mypy snf_core plugins/*/snf_* conftest.py tests plugins/*/tests docs
 	$(PYTEST) -q $(UNIT)
 
 demo:  ## an image becomes a running, reachable machine, and is taken down again
@@ -52,7 +57,7 @@ demo:  ## an image becomes a running, reachable machine, and is taken down again
 	SNF_DEMO_START=$$start SNF_DEMO_FRESH=$$fresh $(PYTHON) -m tests.demo
 
 # The emulated machine takes as long as everything else, and one processor.
-test: check  ## everything
+test: check .make/ganeti  ## everything
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-machine test-here
 
 .PHONY: test-here
@@ -60,6 +65,7 @@ test-here: setup
 	$(MAKE) --no-print-directory test-system
 	$(MAKE) --no-print-directory test-network
 	$(MAKE) --no-print-directory test-guest
+	$(MAKE) --no-print-directory test-ganeti
 
 test-unit: .make/venv  ## no root, no other programs
 	$(PYTEST) $(UNIT)
@@ -76,7 +82,10 @@ test-machine: setup  ## the same, all of it, in a machine with Debian's kernel
 test-guest: setup  ## tasks on real file systems in a real appliance
 	$(PYTEST) tests/guest
 
-bench: setup  ## figures, side by side with peers
+test-ganeti: setup .make/ganeti  ## a real cluster, from adding an instance to removing it
+	$(PYTEST) tests/ganeti
+
+bench: setup .make/ganeti  ## figures, side by side with peers
 	@./tests/install-packages $(BENCH_PACKAGES)
 	@$(PYTHON) -m tests.bench
 

@@ -16,11 +16,13 @@ NAMES = (
     "nics",
     "forwarding",
     "copy_speed",
+    "export_speed",
     "appliance_start",
     "round_trips",
     "detection",
     "deployment",
     "concurrency",
+    "instances",
 )
 """Modules here, each with a function ``measure``, in the order in which they are run."""
 

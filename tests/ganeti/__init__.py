@@ -1,0 +1,1 @@
+"""A real Ganeti cluster in namespaces, and what it makes of us."""
