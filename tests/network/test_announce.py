@@ -39,7 +39,17 @@ def wire() -> Iterator[NetworkNamespace]:
             *(f"neigh add {one} lladdr {OLD} dev router nud stale" for one in ADDRESSES),
         ):
             namespace.run(["ip", *words.split()])
+        # Before the kernel's link watch has seen their carrier, frames go nowhere.
+        deadline = time.monotonic() + 60
+        while operational_states(namespace) != {"UP"}:
+            assert time.monotonic() < deadline
         yield namespace
+
+
+def operational_states(namespace: NetworkNamespace) -> set[str]:
+    """What the kernel says of both ends (RFC 2863; operstates in the kernel's documentation)."""
+    shown = json.loads(namespace.run(["ip", "-json", "link", "show", "type", "veth"]))
+    return {link["operstate"] for link in shown}
 
 
 def test_a_neighbouring_kernel_learns_the_address(wire: NetworkNamespace) -> None:
