@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from snf_core import extension, model
-from snf_core.errors import InvalidValueError, PluginError
+from snf_core.errors import ConfigError, InvalidValueError, PluginError
 from snf_core.ganeti.variables import Variables, nic
 from snf_core.model import Action, NicEvent
 
@@ -163,8 +163,8 @@ def _connect(told: HookEvent, config: Config) -> Iterator[Finding]:
     yield from _repair(told, config)
     try:
         hypervisor = extension.make(extension.HYPERVISOR, told.hypervisor, config)
-    except PluginError:
-        return  # the instance is none of ours
+    except (ConfigError, PluginError):
+        return  # the instance is none of ours, or "snf doctor" says what is wrong
     events = [
         NicEvent(Action.UP, one.interface, told.new_name, told.nics[one.index], told.tags)
         for one in hypervisor.host_nics()

@@ -169,7 +169,7 @@ def unwired(config: Config, here: Engine) -> Iterator[HostNic]:
     for name in extension.names(extension.HYPERVISOR):
         try:
             hypervisor = extension.make(extension.HYPERVISOR, name, config)
-        except PluginError:
+        except (ConfigError, PluginError):
             continue
         for one in hypervisor.host_nics():
             if one.interface not in known and here.kernel.links.get(one.interface) is not None:
