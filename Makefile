@@ -20,7 +20,7 @@ GANETI_PACKAGES := ganeti openssh-server busybox-static
 BENCH_PACKAGES := ganeti-os-noop guestfs-tools iptables ebtables arptables iputils-arping
 
 .PHONY: help setup check demo test test-unit test-system test-network test-machine test-guest \
-	test-ganeti bench sample clean
+	test-ganeti test-xen bench sample clean
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
@@ -56,11 +56,15 @@ demo:  ## an image becomes a running, reachable machine, and is taken down again
 	$(MAKE) --no-print-directory setup && \
 	SNF_DEMO_START=$$start SNF_DEMO_FRESH=$$fresh $(PYTHON) -m tests.demo
 
-# The emulated machine takes as long as everything else, and one processor.
+# The emulated machines take as long as everything else, and one processor.
 test: check .make/ganeti  ## everything
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-machine test-here
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-emulated test-here
 
-.PHONY: test-here
+.PHONY: test-emulated test-here
+test-emulated: setup
+	$(MAKE) --no-print-directory test-xen
+	$(MAKE) --no-print-directory test-machine
+
 test-here: setup
 	$(MAKE) --no-print-directory test-system
 	$(MAKE) --no-print-directory test-network
@@ -84,6 +88,9 @@ test-guest: setup  ## tasks on real file systems in a real appliance
 
 test-ganeti: setup .make/ganeti  ## a real cluster, from adding an instance to removing it
 	$(PYTEST) tests/ganeti
+
+test-xen: setup  ## a real Xen: its NICs, guests and appliance, and Ganeti on it
+	$(PYTHON) -m tests.xen --wheels
 
 bench: setup .make/ganeti  ## figures, side by side with peers
 	@./tests/install-packages $(BENCH_PACKAGES)

@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.images.initrd import archive, driver
 from tests.machine import HARDWARE
 from tests.network import packets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from types import TracebackType
 
 MEMORY = "131080k"
@@ -99,7 +100,7 @@ class Image:
         assert busybox, "apt-get install busybox-static"
         version = kernels[-1].name.removeprefix("vmlinuz-")
         drivers = dict.fromkeys(
-            path for name in _DRIVERS for path in _driver(Path("/lib/modules", version), name)
+            path for name in _DRIVERS for path in driver(Path("/lib/modules", version), name)
         )
         files = {
             "bin/busybox": Path(busybox).read_bytes(),
@@ -107,38 +108,8 @@ class Image:
             **{f"drivers/{path.name}": path.read_bytes() for path in drivers},
         }
         initrd = directory / "initrd"
-        initrd.write_bytes(gzip.compress(_archive(files), 1))
+        initrd.write_bytes(gzip.compress(archive(files), 1))
         return cls(kernels[-1], initrd)
-
-
-def _driver(modules: Path, name: str) -> Iterator[Path]:
-    """A kernel module's file behind those that it needs, as modules.dep(5) lists them."""
-    for line in (modules / "modules.dep").read_text().splitlines():
-        file, _, needed = line.partition(":")
-        if Path(file).name == f"{name}.ko":
-            yield from (modules / one for one in reversed(needed.split()))
-            yield modules / file
-
-
-def _archive(files: Mapping[str, bytes]) -> bytes:
-    """Files, all of them executable, as an initial RAM disk.
-
-    Documentation/driver-api/early-userspace/buffer-format.rst of the kernel.
-    """
-    entries: dict[str, tuple[int, bytes]] = {}
-    for name in files:
-        for parent in reversed(Path(name).parents[:-1]):
-            entries[str(parent)] = (0o040755, b"")
-    entries |= {name: (0o100755, data) for name, data in files.items()}
-    entries["TRAILER!!!"] = (0, b"")
-    made = bytearray()
-    for number, (name, (mode, data)) in enumerate(entries.items(), 1):
-        path = name.encode() + b"\0"
-        fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(path), 0)
-        made += b"070701" + b"".join(b"%08X" % field for field in fields) + path
-        made += bytes(-len(made) % 4) + data
-        made += bytes(-len(made) % 4)
-    return bytes(made)
 
 
 @dataclass(frozen=True)
