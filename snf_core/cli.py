@@ -11,8 +11,7 @@ from snf_core.ganeti import plaintext
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Callable, Sequence
 
     from snf_core.config import Config
     from snf_core.contract import Finding
@@ -31,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     import logging
 
     from snf_core.errors import SnfError
+    from snf_core.postponed import postpone
 
+    postpone("netaddr", "rfc3986")  # what oslo.config does not need for our options
     arguments = _parser().parse_args(argv)
     logging.basicConfig(
         stream=sys.stderr,
@@ -132,10 +133,30 @@ def _add_network(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--check", action="store_true", help="only report; exit status 3 if there is something"
     )
     reconcile.set_defaults(command=_reconcile)
+    _add_installation(what, "what hypervisors call without Ganeti", by_ganeti=False)
     uplink = what.add_parser("uplink", help="prepare the node's uplinks of routed NICs")
     uplink.add_argument("action", choices=["up", "down", "status"])
     uplink.add_argument("tables", nargs="*", metavar="TABLE", help="of these alone")
     uplink.set_defaults(command=_uplink)
+
+
+def _add_installation(
+    what: argparse._SubParsersAction[argparse.ArgumentParser], things: str, *, by_ganeti: bool
+) -> None:
+    from pathlib import Path
+
+    install = what.add_parser("install", help=f"put in place {things}")
+    install.add_argument(
+        "--check", action="store_true", help="only compare; exit status 3 if something differs"
+    )
+    install.set_defaults(command=_install)
+    uninstall = what.add_parser("uninstall", help="remove what install has put in place")
+    uninstall.set_defaults(command=_uninstall)
+    for one in (install, uninstall):
+        one.set_defaults(by_ganeti=by_ganeti)
+        one.add_argument(
+            "--root", type=Path, default=Path("/"), metavar="DIR", help="of the node, instead of /"
+        )
 
 
 def _add_ganeti(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -143,13 +164,7 @@ def _add_ganeti(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
     ganeti = commands.add_parser("ganeti", help="the glue for Ganeti")
     what = ganeti.add_subparsers(required=True, metavar="WHAT")
-    install = what.add_parser("install", help="put in place what Ganeti calls on this node")
-    install.add_argument(
-        "--check", action="store_true", help="only compare; exit status 3 if something differs"
-    )
-    install.set_defaults(command=_install)
-    uninstall = what.add_parser("uninstall", help="remove what install has put in place")
-    uninstall.set_defaults(command=_uninstall)
+    _add_installation(what, "what Ganeti calls on this node", by_ganeti=True)
     variant = what.add_parser("variant", help="make images known as variants of snf-image")
     variant.set_defaults(command=_variant)
     action = variant.add_subparsers(required=True, metavar="ACTION", dest="action")
@@ -166,11 +181,7 @@ def _add_ganeti(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     remove = action.add_parser("remove", help="remove a variant")
     remove.add_argument("name", metavar="NAME")
     action.add_parser("list", help="list the variants, broken ones too")
-    for one in (install, uninstall):
-        one.add_argument(
-            "--root", type=Path, default=Path("/"), metavar="DIR", help="of the node, instead of /"
-        )
-    hook = what.add_parser("hook", help="what a hook does, called by Ganeti after an operation")
+    hook = what.add_parser("hook", help="what a hook does, called by Ganeti around an operation")
     hook.set_defaults(command=_hook)
     script = what.add_parser("os", help="a script of the OS definition, called by Ganeti")
     script.add_argument("script", choices=["create", "import", "export", "rename", "verify"])
@@ -251,24 +262,21 @@ def _network(arguments: argparse.Namespace, config: Config) -> int:
 def _plan(arguments: argparse.Namespace, config: Config) -> int:
     import json
 
-    from snf_core.network import command
-    from snf_core.network.state import shown
+    from snf_core.network import command, status
 
     items = command.plan(["up", *arguments.words], os.environ, config, arguments.hypervisor)
     if arguments.json:
         print(json.dumps(items, indent=1))
     else:
         for item in items:
-            what = " ".join(item[name] for name in ("kind", "object", "attribute"))
-            setup = f" ({item['setup']})" if item["setup"] else ""
-            print(f"{what} {shown(item['value'])}{setup}")
+            print(status.planned(item))
     return 0
 
 
 def _status(arguments: argparse.Namespace, config: Config) -> int:
     import json
 
-    from snf_core.network import command
+    from snf_core.network import command, status
 
     found = command.status(config, arguments.interface)
     if arguments.json:
@@ -277,16 +285,8 @@ def _status(arguments: argparse.Namespace, config: Config) -> int:
         name = arguments.interface
         print(f"{name} is not wired by us" if name else "no NIC is wired by us")
     else:
-        _show(found)
+        print(status.text(found))
     return 0 if all(one["agrees"] for one in found) else DIFFERENT
-
-
-def _show(found: Sequence[Mapping[str, Any]]) -> None:
-    from snf_core.network import status
-
-    for one in found:
-        for line in status.lines(one):
-            print(line)
 
 
 def _reconcile(arguments: argparse.Namespace, config: Config) -> int:
@@ -306,11 +306,11 @@ def _reconcile(arguments: argparse.Namespace, config: Config) -> int:
 
 
 def _uplink(arguments: argparse.Namespace, config: Config) -> int:
-    from snf_core.network import command
+    from snf_core.network import command, status
 
     found = command.uplink(arguments.action, config, arguments.tables)
     if arguments.action == "status":
-        _show(found)
+        print(status.text(found))
         return 0 if found and all(one["agrees"] for one in found) else DIFFERENT
     return 0
 
@@ -318,12 +318,13 @@ def _uplink(arguments: argparse.Namespace, config: Config) -> int:
 def _install(arguments: argparse.Namespace, config: Config) -> int:
     from snf_core.ganeti import glue
 
+    node = (config, arguments.root, arguments.config)
     if arguments.check:
-        differences = glue.check(config, arguments.root, arguments.config)
+        differences = glue.check(*node, by_ganeti=arguments.by_ganeti)
         for difference in differences:
             print(difference)
         return DIFFERENT if differences else 0
-    for difference in glue.install(config, arguments.root, arguments.config):
+    for difference in glue.install(*node, by_ganeti=arguments.by_ganeti):
         print(f"{difference.done} {difference.path}")
     return 0
 
@@ -331,7 +332,7 @@ def _install(arguments: argparse.Namespace, config: Config) -> int:
 def _uninstall(arguments: argparse.Namespace, config: Config) -> int:
     from snf_core.ganeti import glue
 
-    for path in glue.uninstall(config, arguments.root):
+    for path in glue.uninstall(config, arguments.root, by_ganeti=arguments.by_ganeti):
         print(f"removed {path}")
     return 0
 

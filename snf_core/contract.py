@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from snf_core.ganeti.generation import Ganeti
     from snf_core.image.customization import Customization
     from snf_core.image.guest import Guest
-    from snf_core.model import Disk, Mode, NicEvent
+    from snf_core.model import Disk, Mode, Nic, NicEvent
     from snf_core.network.node import Node
     from snf_core.network.state import State
 
@@ -81,6 +81,14 @@ class Hypervisor(Plugin):
 
     packages: ClassVar[Sequence[str]] = ()
     """Packages of this node that its appliance needs beside those that libguestfs names."""
+    fallback: ClassVar[str] = ""
+    """The entry point's name of the hypervisor that starts the appliance, with a warning, where
+    this one cannot: its launcher raises ApplianceError, or does not get the appliance ready."""
+    nic_timeout: ClassVar[float] = 0
+    """Seconds after which a NIC event is given up: taken back and refused. 0: it may take its time.
+
+    Well below what the hypervisor waits for, as taking back and refusing may take ten more.
+    """
 
     @abstractmethod
     def nic_event(self, argv: Sequence[str], environ: Mapping[str, str]) -> NicEvent | None:
@@ -105,11 +113,19 @@ class Hypervisor(Plugin):
         """
         return ()
 
+    def expect(self, instance: str, nics: Sequence[Nic], tags: frozenset[str]) -> None:
+        """An instance is about to arrive on this node, running; ``tags`` are the instance's.
+
+        Whose NIC events do not say what the NICs are, keeps that. Raises SnfError.
+        """
+
     def nic_scripts(self, ganeti: Ganeti) -> Iterable[NicScript]:
         """The scripts through which NIC events come, of those that are called on this node.
 
         ``ganeti`` answers what the installed versions of Ganeti call. Asked by
-        ``snf ganeti install``, which writes the scripts, and removes those no longer named.
+        ``snf ganeti install``, which writes the scripts, and removes those no longer named, and by
+        ``snf network install``, of a Ganeti that is not there: for what the hypervisor calls by
+        itself.
         """
         return ()
 

@@ -57,6 +57,19 @@ class Migration(enum.Enum):
     """Here."""
 
 
+class Twin(enum.Enum):
+    """Which interface it is of a NIC that has two on the host, one at a time in use by the guest.
+
+    Xen emulates a device for guests that have no drivers of its own, or not yet: firmware, boot
+    loaders, installers. A guest that has them gives that device up and goes on by the other way.
+    """
+
+    PARAVIRTUAL = "paravirtual"
+    """Used once the guest's own drivers have connected to it: it has a carrier then."""
+    EMULATED = "emulated"
+    """Used until then."""
+
+
 def _match(pattern: re.Pattern[str], value: str, what: str, expected: str) -> str:
     if not pattern.fullmatch(value):
         raise InvalidValueError(f"{value!r} is not {what}", remedy=f"expected {expected}")
@@ -252,9 +265,13 @@ class Nic:
     uuid: str = ""
     frontend: str = ""
     network: Network | None = None
+    mtu: int | None = None
+    """Bytes; None for what its bridge has, or what is usual."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mac", mac_address(self.mac))
+        if self.mtu is not None:
+            mtu(self.mtu)
         if self.mode is Mode.BRIDGED:
             interface_name(self.link)
         elif self.link:
@@ -285,10 +302,21 @@ class NicEvent:
     """Going away from this node alone (migration): cluster-wide state such as DNS stays."""
     migration: Migration | None = None
     """Which call it is for a guest that comes from another node, where that is told."""
+    rename: str = ""
+    """Another name that the interface gets when it is wired; it may go by either of them."""
+    twin: Twin | None = None
+    """Which one it is where the NIC has two interfaces on the host."""
 
     def __post_init__(self) -> None:
         interface_name(self.interface)
+        if self.rename:
+            interface_name(self.rename)
         if self.instance or self.action is Action.UP:
             instance_name(self.instance)
         if self.action is Action.UP and self.nic is None:
             raise InvalidValueError(f"nothing is known of the NIC behind {self.interface}")
+
+    @property
+    def final_name(self) -> str:
+        """What the interface is called once it is wired."""
+        return self.rename or self.interface

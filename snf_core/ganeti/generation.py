@@ -64,7 +64,8 @@ def required(root: Path = Path("/")) -> Ganeti:
         raise SnfError(
             f"there is no Ganeti below {root}: {_WITNESS} is in none of "
             + ", ".join(f"/{place}" for place in _PLACES),
-            remedy="install Ganeti first",
+            remedy="install Ganeti first; or, for what hypervisors call without it, say "
+            '"snf network install"',
         )
     return found
 

@@ -1,6 +1,7 @@
 """Everything through which Ganeti calls the core on a node, as files.
 
-The OS definition, the scripts for NICs that the installed hypervisors name, and the hooks.
+The OS definition, the scripts for NICs that the installed hypervisors name, and the hooks. Those
+scripts that hypervisors call by themselves can be put in place where there is no Ganeti, too.
 """
 
 from __future__ import annotations
@@ -36,28 +37,59 @@ _SEARCHED = (generation.CONFIGURATION, Path("/etc/xen/scripts"), definition.DIRE
 """Where files of ours may be that nobody names any more, as their plugin is gone."""
 
 
-def check(config: Config, root: Path, config_file: Path | None = None) -> list[Difference]:
+def check(
+    config: Config, root: Path, config_file: Path | None = None, *, by_ganeti: bool = True
+) -> list[Difference]:
     """All that is not as it should be on the node below ``root``. Raises SnfError.
 
     What is installed uses ``config_file`` (or $SNF_CONFIG) where one is given, and
-    /etc/snf/snf.conf otherwise.
+    /etc/snf/snf.conf otherwise. ``by_ganeti``: of what Ganeti calls, else of what hypervisors do.
     """
-    ganeti = generation.required(root)
-    return installation.compare(wanted(ganeti, config, config_file))
+    return installation.compare(_required(config, root, config_file, by_ganeti=by_ganeti))
 
 
-def install(config: Config, root: Path, config_file: Path | None = None) -> list[Difference]:
+def install(
+    config: Config, root: Path, config_file: Path | None = None, *, by_ganeti: bool = True
+) -> list[Difference]:
     """Make all as it should be; return what was not. Raises SnfError, having changed nothing."""
-    ganeti = generation.required(root)
+    if by_ganeti:
+        generation.required(root)
     with installation.locked(root):
-        return installation.install(wanted(ganeti, config, config_file))
+        return installation.install(_required(config, root, config_file, by_ganeti=by_ganeti))
 
 
-def uninstall(config: Config, root: Path) -> list[Path]:
+def uninstall(config: Config, root: Path, *, by_ganeti: bool = True) -> list[Path]:
     """Remove all that is ours, even if there is no Ganeti any more; return what was removed."""
-    ganeti = generation.find(root) or Ganeti(root=root)
     with installation.locked(root):
+        if not by_ganeti:
+            return installation.uninstall(wanted_by_hypervisors(root, config))
+        ganeti = generation.find(root) or Ganeti(root=root)
         return installation.uninstall(wanted(ganeti, config))
+
+
+def _required(
+    config: Config, root: Path, config_file: Path | None, *, by_ganeti: bool
+) -> Installation:
+    """What should be there. Raises SnfError where there is nobody to call it."""
+    if by_ganeti:
+        return wanted(generation.required(root), config, config_file)
+    found = wanted_by_hypervisors(root, config, config_file)
+    if not found.files:
+        raise SnfError(
+            f"there is no hypervisor below {root} that calls scripts by itself",
+            remedy="install Xen and snf-xen; of KVM, Ganeti alone calls scripts",
+        )
+    return found
+
+
+def wanted_by_hypervisors(
+    root: Path, config: Config, config_file: Path | None = None
+) -> Installation:
+    """The scripts that hypervisors call by themselves, on a node with Ganeti or without."""
+    ganeti = Ganeti(root=root)
+    scripts, _ = _nic_scripts(ganeti, config)
+    files = _script_files(scripts, command(config_file))
+    return Installation(files=tuple(_placed(ganeti, file) for file in files))
 
 
 def wanted(ganeti: Ganeti, config: Config, config_file: Path | None = None) -> Installation:
@@ -66,7 +98,7 @@ def wanted(ganeti: Ganeti, config: Config, config_file: Path | None = None) -> I
     scripts, complete = _nic_scripts(ganeti, config)
     files = [
         *_definition(ganeti, config, words),
-        *(installation.script(one.path, [*words, "network", *one.words]) for one in scripts),
+        *_script_files(scripts, words),
         *(
             installation.script(
                 ganeti.configuration / "hooks" / directory / HOOK, [*words, "ganeti", "hook"]
@@ -105,6 +137,11 @@ def command(config_file: Path | None = None) -> list[str]:
 def _definition(ganeti: Ganeti, config: Config, words: Sequence[str]) -> Iterator[File]:
     names = parameters.variants(variants(ganeti, config))
     return definition.files(definition.DIRECTORY, names, words)
+
+
+def _script_files(scripts: Iterable[NicScript], words: Sequence[str]) -> Iterator[File]:
+    for one in scripts:
+        yield installation.script(one.path, [*words, "network", *one.words])
 
 
 def _placed(ganeti: Ganeti, file: File) -> File:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _TEMPORARY = ".snf-ganeti-"
 """What the names of files begin with that are being written."""
-_MARK = re.compile('^# Written by "snf ganeti install" as (/.*); changes will be lost[.]$', re.M)
+_MARK = re.compile("^# Written by snf as (/.*); changes will be lost[.]$", re.M)
 _HEAD = 4096
 """Bytes of a file within which the line is looked for that says that it is ours."""
 
@@ -70,7 +70,7 @@ class State(enum.Enum):
 
     MISSING = "is missing"
     DIFFERENT = "differs from what would be installed"
-    FOREIGN = "was not made by snf ganeti install"
+    FOREIGN = "was not made by snf"
     HIDING = "comes before the installed one, which Ganeti does not see"
     LEFT_OVER = "is of no use any more"
 
@@ -114,7 +114,7 @@ def locked(root: Path) -> Iterator[None]:
 
 def script(path: Path, argv: Sequence[str]) -> File:
     """A shell script that runs ``argv`` with its own arguments behind, to be at ``path``."""
-    mark = f'# Written by "snf ganeti install" as {path}; changes will be lost.'
+    mark = f"# Written by snf as {path}; changes will be lost."
     text = f'#!/bin/sh\n{mark}\nexec {shlex.join(argv)} "$@"\n'
     return File(path, text, executable=True)
 

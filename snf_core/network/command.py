@@ -17,7 +17,8 @@ from snf_core.errors import (
     SnfError,
 )
 from snf_core.model import Action
-from snf_core.network import extra
+from snf_core.network import extra, renaming
+from snf_core.network.deadline import Deadline
 from snf_core.network.document import Documents, facts
 from snf_core.network.engine import Engine
 from snf_core.network.kernel import SWITCH, SYSCTLS, Kernel
@@ -68,44 +69,54 @@ def up(
     Raises InvalidValueError for an event that is not acceptable, before anything is touched;
     NetworkError where the NIC cannot be wired; ConfigError; PluginError.
     """
-    hypervisor, told = _event(Action.UP, argv, environ, config, hypervisor_name)
-    if told is not None:
-        _up(told, config, hypervisor)
+    _handle(Action.UP, argv, environ, config, hypervisor_name)
 
 
 def down(
     argv: Sequence[str], environ: Mapping[str, str], config: Config, hypervisor_name: str
 ) -> None:
     """``snf network down``: take back what ``up`` did. Raises the same."""
-    hypervisor, told = _event(Action.DOWN, argv, environ, config, hypervisor_name)
-    if told is not None:
-        _down(told, config, hypervisor)
+    _handle(Action.DOWN, argv, environ, config, hypervisor_name)
 
 
 def event(
     argv: Sequence[str], environ: Mapping[str, str], config: Config, hypervisor_name: str
 ) -> None:
     """``snf network event``: up or down, as the event itself says. Raises the same."""
-    hypervisor, told = _event(None, argv, environ, config, hypervisor_name)
+    _handle(None, argv, environ, config, hypervisor_name)
+
+
+def _handle(
+    action: Action | None,
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    config: Config,
+    hypervisor_name: str,
+) -> None:
+    """Read the event and do what it asks for, as long as the hypervisor waits for it."""
+    hypervisor = extension.make(extension.HYPERVISOR, hypervisor_name, config)
+    deadline = Deadline(hypervisor.nic_timeout)
+    with deadline.kept():
+        told = _event(action, argv, environ, hypervisor, hypervisor_name)
     if told is not None:
-        (_up if told.action is Action.UP else _down)(told, config, hypervisor)
+        with _answering(hypervisor, told), deadline.kept(), engine(config) as here:
+            (_up if told.action is Action.UP else _down)(told, config, here)
 
 
-def _up(told: NicEvent, config: Config, hypervisor: Hypervisor) -> None:
+def _up(told: NicEvent, config: Config, here: Engine) -> None:
     known = facts(told)
-    with _answering(hypervisor, told), engine(config) as here:
-        here.up(told, lambda: extra.call(config.network.extra_up, told, known))
+    here.up(told, lambda: extra.call(config.network.extra_up, told, known))
 
 
-def _down(told: NicEvent, config: Config, hypervisor: Hypervisor) -> None:
-    with _answering(hypervisor, told), engine(config) as here:
-        known = here.known(told)
-        if known is None:
-            return  # the interface is another instance's by now
-        try:
-            extra.call(config.network.extra_down, told, known)
-        finally:
-            here.down(told)
+def _down(told: NicEvent, config: Config, here: Engine) -> None:
+    told = renaming.known(told, here.documents)
+    known = here.known(told)
+    if known is None:
+        return  # the interface is another instance's by now
+    try:
+        extra.call(config.network.extra_down, told, known)
+    finally:
+        here.down(told)
 
 
 def plan(
@@ -115,7 +126,8 @@ def plan(
 
     One object per item and announcement: kind, object, attribute, value, setup. Raises as ``up``.
     """
-    _, told = _event(Action.UP, argv, environ, config, hypervisor_name)
+    hypervisor = extension.make(extension.HYPERVISOR, hypervisor_name, config)
+    told = _event(Action.UP, argv, environ, hypervisor, hypervisor_name)
     if told is None:
         return []
     with engine(config) as here:
@@ -305,15 +317,13 @@ def _event(
     action: Action | None,
     argv: Sequence[str],
     environ: Mapping[str, str],
-    config: Config,
-    hypervisor_name: str,
-) -> tuple[Hypervisor, NicEvent | None]:
+    hypervisor: Hypervisor,
+    name: str,
+) -> NicEvent | None:
     """What has happened; none where it is not our business."""
-    hypervisor = extension.make(extension.HYPERVISOR, hypervisor_name, config)
     told = hypervisor.nic_event(argv, environ)
     if told is not None and action not in {None, told.action}:
         raise InvalidValueError(
-            f"{told.interface}: the {hypervisor_name} event is {told.action.value}, "
-            f"the command {action.value}"
+            f"{told.interface}: the {name} event is {told.action.value}, the command {action.value}"
         )
-    return hypervisor, told
+    return told

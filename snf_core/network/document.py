@@ -9,7 +9,9 @@ version     1
 interface   its name
 phase       ``applying`` from before the kernel is touched, ``applied`` once all is as wanted
 identity    boot (the kernel's boot id), namespace (of the network), index (of the interface)
-event       what the NIC is, for people: instance, mac, mode, link, ip, network, tags, migration
+event       what the NIC is, for people: instance, mac, mode, link, ip, network, tags, migration;
+            ``called`` is what the hypervisor calls an interface that was renamed, ``twin`` which
+            one it is of two (see ``model.Twin``)
 items       what it should have (``network.state``), each with ``before``, its earlier value
 announced   what its neighbours are told of it: interface, address, mac
 =========== ==================================================================================
@@ -142,6 +144,8 @@ def facts(event: NicEvent) -> dict[str, Any]:
         "instance": event.instance,
         "tags": sorted(event.instance_tags),
         "mode": "",
+        "called": event.interface if event.rename else "",
+        "twin": event.twin.value if event.twin else "",
     }
     if nic is None:
         return known

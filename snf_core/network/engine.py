@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from snf_core.errors import NetworkError
 from snf_core.model import Migration, Mode
+from snf_core.network import renaming
 from snf_core.network.announce import announce
 from snf_core.network.difference import (
     OF_PORTS,
@@ -28,12 +29,12 @@ from snf_core.network.difference import (
 )
 from snf_core.network.document import APPLIED, APPLYING, Document, Identity, facts
 from snf_core.network.kernel import NFT
+from snf_core.network.others import OtherDocuments
 from snf_core.network.state import (
     ELEMENT,
     LINK,
     NEIGHBOUR,
     ROUTE,
-    SYSCTL,
     Change,
     Item,
     State,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from snf_core.model import NicEvent
     from snf_core.network.document import Documents, Record
     from snf_core.network.kernel import Kernel
-    from snf_core.network.state import Key, Value
+    from snf_core.network.state import Key
 
 LOG = logging.getLogger(__name__)
 
@@ -110,19 +111,25 @@ class Engine:
         taken back first. ``finish`` is called when all is in place; where it raises, all is
         taken back. Raises NetworkError, with the kernel as it was before.
         """
-        with self.locked(event.interface):
-            self.connect(event.interface, self.plan(event), facts(event), finish)
+        name = event.final_name
+        with self.locked(name), renaming.renamed(event, self._read(name), self.kernel.links):
+            wanted = self.plan(replace(event, interface=name, rename=""))
+            self.connect(name, wanted, facts(event), finish)
 
     def down(self, event: NicEvent) -> None:
         """Take back what ``up`` did for the interface of ``event``, where it still stands.
 
         An interface that is gone, is another instance's by now, or was never wired by us, is no
-        error. Raises NetworkError where something cannot be taken back; the state document then
-        stays.
+        error. One that was renamed is found by what the event calls it. Raises NetworkError where
+        something cannot be taken back; the state document then stays.
         """
-        with self.locked(event.interface):
+        event = renaming.known(event, self.documents)
+        with self.locked(event.final_name):
             if self.known(event) is not None:
-                self.clear(event.interface)
+                document = self._read(event.final_name)
+                self.clear(event.final_name)
+                if document is not None and self.is_there(document):
+                    renaming.restore(event, self.kernel.links)
 
     def known(self, event: NicEvent) -> Mapping[str, Any] | None:
         """What is known of the NIC that goes: what its document keeps, or what ``event`` says.
@@ -130,10 +137,12 @@ class Engine:
         None where the interface is another instance's: its name has been used again, before
         anybody said that the NIC is gone.
         """
-        document = self._read(event.interface)
+        document = self._read(event.final_name)
         if document is None:
             return facts(event)
         if event.instance and document.event["instance"] != event.instance:
+            return None
+        if renaming.called(document) != event.interface:
             return None
         return document.event
 
@@ -334,42 +343,6 @@ class Engine:
                 LOG.error("%s: cannot be taken back: %s", interface, error)
                 whole = False
         return whole
-
-
-class OtherDocuments:
-    """The state documents of all interfaces but some (see ``difference.Others``)."""
-
-    def __init__(self, interfaces: Collection[str], engine: Engine) -> None:
-        """Those of ``interfaces`` are left out."""
-        self._interfaces = interfaces
-        self._engine = engine
-
-    def made(self, keys: Collection[Key]) -> dict[Key, Value]:
-        """See ``difference.Others``."""
-        found: dict[Key, Value] = {}
-        for _, record in self._records(keys):
-            if record.before != record.item.value:
-                found[record.item.key] = record.before
-        return found
-
-    def wanted(self, keys: Collection[Key]) -> set[Key]:
-        """See ``difference.Others``."""
-        return {
-            record.item.key
-            for document, record in self._records(keys)
-            if self._engine.is_there(document)
-        }
-
-    def _records(self, keys: Collection[Key]) -> Iterator[tuple[Document, Record]]:
-        if keys:
-            # A sysctl is told by its path, everything else by its attribute: an address, a key.
-            words = {key[1] if key[0] == SYSCTL else key[2] for key in keys}
-            for document in self._engine.documents.about(words):
-                if document.interface in self._interfaces or not document.identity.same_kernel():
-                    continue
-                for record in document.records:
-                    if record.item.key in keys:
-                        yield document, record
 
 
 def rulesets(items: Collection[Item], mode: str, setups: Mapping[str, Setup]) -> dict[str, str]:

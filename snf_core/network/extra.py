@@ -51,7 +51,7 @@ def call(program: str, event: NicEvent, known: Mapping[str, Any]) -> None:
 def environment(event: NicEvent, known: Mapping[str, Any]) -> dict[str, str]:
     """What such a program is told of the NIC."""
     told = {
-        "INTERFACE": event.interface,
+        "INTERFACE": event.final_name,
         "MIGRATION_PHASE": event.migration.value if event.migration else "",
     }
     for fact, name in _NAMES.items():

@@ -119,6 +119,19 @@ class Links:
         found = self._ask([rt.get_link(index=index)], [index])
         return found[index][0].name if found else None
 
+    def rename(self, old: str, new: str) -> None:
+        """Call the link ``old``, which must not be up, ``new``. Raises NetworkError."""
+        request = rt.set_link(self._index(old), "ifname", new)
+        (answer,) = self._exchange([_encoded(request)])
+        if answer.error == errno.EEXIST:
+            raise NetworkError(
+                f"{old} cannot be called {new}: another interface has that name",
+                remedy="give it another name, or take that interface away",
+            )
+        if answer.error:
+            raise failure(f"{old} cannot be called {new}", answer.error, answer.reason)
+        self._indexes[new] = self._indexes.pop(old)
+
     def read(self, items: Collection[Item]) -> dict[Key, Value]:
         """Attributes of links, but for a port's VLANs. Nothing else can be asked for by itself.
 
@@ -244,17 +257,17 @@ class Links:
 
     def _route_messages(self, change: Change) -> list[rt.Message]:
         item = change.item
-        prefix, table = rt.parse_prefix(item.object), rt.parse_table(item.attribute)
+        prefix, place = rt.parse_prefix(item.object), rt.parse_place(item.attribute)
         messages = []
         if change.before is not None and change.before != item.value:
             old = rt.parse_route(str(change.before))
             if not self._is_gone(old.device):  # its routes went with it
                 index = self._index(old.device)
-                messages.append(rt.change_route(prefix, table, old, index, add=False))
+                messages.append(rt.change_route(prefix, place, old, index, add=False))
         if item.value is not None:
             new = rt.parse_route(str(item.value))
             index = self._index(new.device)
-            messages.append(rt.change_route(prefix, table, new, index, add=True))
+            messages.append(rt.change_route(prefix, place, new, index, add=True))
         return messages
 
     def _neighbour_messages(self, item: Item) -> list[rt.Message]:

@@ -16,8 +16,10 @@ from snf_core.errors import NetworkError
 from snf_core.network.difference import Difference, shared, undoing
 from snf_core.network.document import APPLIED, Identity
 from snf_core.network.elements import NICS
-from snf_core.network.engine import CORE, OtherDocuments, rulesets
+from snf_core.network.engine import CORE, rulesets
+from snf_core.network.others import OtherDocuments
 from snf_core.network.state import ELEMENT, Change, Item, Key, Value, shown
+from snf_core.network.twins import given_up
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -203,10 +205,12 @@ def _suspects(found: Mapping[str, Document], engine: Engine) -> list[_Suspect]:
         if interface in here and document.phase == APPLIED
     }
     others = _Kept(kept.values())
+    gone = [document for interface, document in found.items() if interface not in here]
+    settled = kept.keys() | given_up(gone, kept.values())
     suspects = [
         _gone(document, engine.kernel, others, here=interface in here)
         for interface, document in found.items()
-        if interface not in kept
+        if interface not in settled
     ]
     for interface, document in kept.items():
         wrong = [one.item for one in document.records if not _is_so(one.item, actual)]

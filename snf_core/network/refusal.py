@@ -29,11 +29,11 @@ REMEDIES = {
 
 def held(item: Item, found: Value) -> NetworkError:
     """A route that is not made, since ``found`` is what the prefix goes to."""
+    table = item.attribute.split(" ")[0]
     return NetworkError(
-        f"{item.object} of table {item.attribute} already goes to "
-        f"{str(found).removeprefix('dev ')}",
+        f"{item.object} of table {table} already goes to {str(found).removeprefix('dev ')}",
         remedy="another NIC has this address: change one of them; or remove the route "
-        f"(ip route del {item.object} table {item.attribute}) where nothing needs it",
+        f"(ip route del {item.object} table {table}) where nothing needs it",
     )
 
 

@@ -140,20 +140,21 @@ def read_rule(reply: Reply) -> tuple[str, Rule] | None:
     return _text(found[_FRA_IIFNAME]), Rule(name, table or 0, priority or 0)
 
 
-def read_route(reply: Reply, name: Name) -> tuple[Prefix, str] | None:
-    """Prefix, and where its packets go, in words.
+def read_route(reply: Reply, name: Name) -> tuple[tuple[Prefix, int], str] | None:
+    """Prefix and metric, 0 for the family's usual one, and where its packets go, in words.
 
-    None for what no item's route would collide with: another priority, or a choice by more than
-    the destination.
+    None for what no item's route would collide with: a choice by more than the destination.
     """
     family, length, source, tos, _, _, _, kind, _ = _ROUTE_HEADER.unpack_from(reply.body)
     found = attributes(reply.body, _ROUTE_HEADER.size)
     usual = IP6_PRIORITY if family == socket.AF_INET6 else 0
-    if source or tos or (_number(found.get(_RTA_PRIORITY)) or 0) != usual:
+    if source or tos:
         return None
+    metric = _number(found.get(_RTA_PRIORITY)) or 0
     size = 16 if family == socket.AF_INET6 else 4
     address = socket.inet_ntop(family, found.get(_RTA_DST, bytes(size)))
-    return Prefix(address, length), _direction(kind, found, name)
+    where = Prefix(address, length), 0 if metric == usual else metric
+    return where, _direction(kind, found, name)
 
 
 def is_default(reply: Reply) -> bool:

@@ -81,6 +81,14 @@ class Route(NamedTuple):
         return f"via {self.gateway} dev {self.device}" if self.gateway else f"dev {self.device}"
 
 
+class Place(NamedTuple):
+    """What the attribute of a route's item says: where among all routes to its prefix it stands."""
+
+    table: int
+    metric: int
+    """0 for the usual one, which is the family's own."""
+
+
 class Rule(NamedTuple):
     """What the attribute of a rule's item says."""
 
@@ -106,6 +114,12 @@ def parse_rule(attribute: str) -> Rule:
 def parse_table(text: str) -> int:
     """Raises NetworkError."""
     return _number(text, "the number of a routing table")
+
+
+def parse_place(attribute: str) -> Place:
+    """``100`` or ``100 2048``. Raises NetworkError."""
+    table, _, metric = attribute.partition(" ")
+    return Place(parse_table(table), _number(metric, "the metric of a route") if metric else 0)
 
 
 def parse_prefix(text: str) -> Prefix:
@@ -259,10 +273,10 @@ def list_rules(family: int) -> Message:
     return _list(Message("fibmsg", RTM_GETRULE, 0, {"family": family}, []))
 
 
-def change_route(prefix: Prefix, table: int, route: Route, index: int, add: bool) -> Message:
+def change_route(prefix: Prefix, place: Place, route: Route, index: int, add: bool) -> Message:
     """Add or remove a route by the interface numbered ``index``.
 
-    To add a second one to the same prefix fails with EEXIST, wherever it goes.
+    To add a second one to the same prefix and place fails with EEXIST, wherever it goes.
     """
     fields = {
         "family": family_of(prefix.address),
@@ -271,7 +285,9 @@ def change_route(prefix: Prefix, table: int, route: Route, index: int, add: bool
         "scope": _RT_SCOPE_UNIVERSE if route.gateway else _RT_SCOPE_LINK,
         "type": RTN_UNICAST,
     }
-    attrs: list[tuple[str, Any]] = [("RTA_TABLE", table), ("RTA_OIF", index)]
+    attrs: list[tuple[str, Any]] = [("RTA_TABLE", place.table), ("RTA_OIF", index)]
+    if place.metric:
+        attrs.append(("RTA_PRIORITY", place.metric))
     if prefix.length:
         attrs.append(("RTA_DST", prefix.address))
     if route.gateway:

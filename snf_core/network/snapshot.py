@@ -31,7 +31,7 @@ def snapshot(items: Collection[Item], ask: Lister) -> dict[Key, Value]:
     """The value of each item, None for what is absent.
 
     What belongs to an interface that does not exist is left out, but for rules: they stay in the
-    kernel without it. A route's value is what has the prefix in that table, whoever it is from.
+    kernel without it. A route's value is what has the prefix at that place, whoever it is from.
     Where links are looked at, the number of each stands beside, as its attribute "index".
     Raises NetworkError.
     """
@@ -92,7 +92,7 @@ def _route_values(
         (
             item,
             rt.family_of(item.object),
-            rt.parse_table(item.attribute),
+            rt.parse_place(item.attribute),
             rt.parse_prefix(item.object),
         )
         for item in items
@@ -103,10 +103,10 @@ def _route_values(
             for reply in ask(rt.list_routes(family, table), f"routing table {table}")
             if (found := replies.read_route(reply, names.get)) is not None
         )
-        for family, table in {(family, table) for _, family, table, _ in wanted}
+        for family, table in {(family, place.table) for _, family, place, _ in wanted}
     }
-    for item, family, table, prefix in wanted:
-        value = routes[family, table].get(prefix)
+    for item, family, place, prefix in wanted:
+        value = routes[family, place.table].get((prefix, place.metric))
         same = item.value is not None and str(rt.parse_route(str(item.value))) == value
         yield item.key, item.value if same else value
 

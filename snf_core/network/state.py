@@ -22,8 +22,11 @@ port      interface             switch           Open vSwitch bridge that it is 
 sysctl    path below /proc/sys  value            ``1`` (str)
 rule      interface             ``FAMILY TABLE   True: packets that come in by the interface
 \\                               PRIORITY``       look up the routing table; or None
-route     prefix                table's number   ``dev tap0``, ``via 192.0.2.1 dev eth1`` (str),
-\\                                                or None
+route     prefix                table's number,  ``dev tap0``, ``via 192.0.2.1 dev eth1`` (str),
+\\                               and a metric     or None
+\\                               other than the
+\\                               usual: ``100``,
+\\                               ``100 2048``
 neighbour interface             address          True: answered for by proxy (ARP or NDP) on
 \\                                                the interface; or None
 element   ``FAMILY SET``        its key          of a set in our nftables table: True; of a map:

@@ -18,7 +18,7 @@ import pytest
 
 from tests.machine import NetworkNamespace
 from tests.network import abilities
-from tests.network.host import LINKS, NIC, Host
+from tests.network.host import LINKS, NIC, Host, node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ def _imported() -> None:
 def host(tmp_path: Path) -> Iterator[Host]:
     """A node, with somebody else's state on it, which must be there unchanged in the end."""
     with NetworkNamespace() as namespace:
-        made = Host(namespace, tmp_path)
+        made = node(namespace, tmp_path)
         try:
             made.ip(*LINKS.splitlines())
             made.foreign.make()

@@ -295,6 +295,15 @@ class Host:
         self._held.close()
 
 
+KIND: type[Host] = Host
+"""What tests have for a node. In a dom0, its first taps are NICs of a real guest: tests/xen."""
+
+
+def node(namespace: NetworkNamespace, directory: Path) -> Host:
+    """A node without any links but its loopback."""
+    return KIND(namespace, directory)
+
+
 def _links(shown: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {
         link["ifname"]: {

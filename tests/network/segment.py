@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.machine import NetworkNamespace
-from tests.network.host import LINKS, Host
+from tests.network.host import LINKS, Host, node
 from tests.network.packets import Port, passed
 from tests.network.traffic import MARKER, NETWORK, STATION
 
@@ -73,7 +73,7 @@ class Segment:
 def segment(directory: Path, **nic: str) -> Iterator[Segment]:
     """A segment on a node of its own, tap0 wired with ``nic`` and NETWORK."""
     with NetworkNamespace() as namespace:
-        host = Host(namespace, directory)
+        host = node(namespace, directory)
         try:
             # Groups are flooded, whoever has asked for them.
             host.ip(*LINKS.splitlines(), "link set br0 type bridge mcast_snooping 0")

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -518,6 +519,71 @@ def test_the_default_route_of_a_table(node: Links) -> None:
     assert node.default_route(100, "inet6") == "wire0"
     assert [node.default_route(200, family) for family in ("inet", "inet6")] == [None, None]
     assert node.default_route(4294967295, "inet6") is None
+
+
+def test_a_route_of_a_worse_metric_counts_while_the_other_has_no_carrier(node: Links) -> None:
+    """By which a guest is behind the one or the other of two interfaces (setup ``routed``)."""
+    ip(
+        "link set wire0 down",
+        "link set tap0 up",
+        "link add tap1 type veth peer name wire1",
+        "link set wire1 up",
+        "link set tap1 up",
+    )
+    for family in ("ipv4", "ipv6"):
+        with open(f"/proc/sys/net/{family}/conf/tap0/ignore_routes_with_linkdown", "w") as file:
+            file.write("1")
+    routes = [
+        change("route", prefix, place, f"dev {tap}")
+        for prefix in ("198.51.100.3/32", "2001:db8::3/128")
+        for place, tap in (("254", "tap0"), ("254 2048", "tap1"))
+    ]
+    assert node.apply(routes) == set()
+    assert node.apply(routes) == {one.item.key for one in routes}, "they are there already"
+    items = [one.item for one in routes]
+    assert listed_as(node, items) == {item.key: item.value for item in items}
+    assert [way("198.51.100.3"), way("2001:db8::3")] == ["tap1", "tap1"]
+    ip("link set wire0 up")
+    wait_for_carrier("tap0")
+    assert [way("198.51.100.3"), way("2001:db8::3")] == ["tap0", "tap0"]
+    node.apply([one.reversed for one in routes[::2]])
+    assert [way("198.51.100.3"), way("2001:db8::3")] == ["tap1", "tap1"]
+    node.apply([one.reversed for one in routes[1::2]])
+    assert listed_as(node, items) == {item.key: None for item in items}
+
+
+def way(address: str) -> str:
+    """The interface by which an address is reached."""
+    done = subprocess.run(["ip", "-j", "route", "get", address], capture_output=True, check=True)
+    return str(json.loads(done.stdout)[0]["dev"])
+
+
+def wait_for_carrier(interface: str) -> None:
+    """The kernel looks at it some time after it has come."""
+    deadline = time.monotonic() + 10
+    while (
+        b'"operstate":"UP"'
+        not in subprocess.run(
+            ["ip", "-j", "link", "show", interface], capture_output=True, check=True
+        ).stdout
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_link_gets_another_name(node: Links) -> None:
+    before = node.get("tap0")
+    assert before
+    node.rename("tap0", "web0")
+    after = node.get("web0")
+    assert after
+    assert (after.index, node.get("tap0")) == (before.index, None)
+    node.apply([change("link", "web0", "mtu", 1400, 1500)])
+    for name, reason in (("br0", "another interface has that name"), ("a/b", "")):
+        with pytest.raises(NetworkError, match=f"^web0 cannot be called {name}: .*{reason}"):
+            node.rename("web0", name)
+    node.rename("web0", "tap0")
+    assert node.get("tap0") == replace(before, mtu=1400)
 
 
 @pytest.mark.kernel("vlan-filtering")

@@ -124,6 +124,7 @@ def test_everything_that_this_node_needs(root: Path, tmp_path: Path) -> None:
         },
         "etc/ganeti/kvm-vif-bridge": f'{words}network up --hypervisor kvm "$@"\n',
         "etc/xen/scripts/vif-custom": f'{words}network event --hypervisor xen-pvm "$@"\n',
+        "etc/xen/scripts/vif-snf": f'{words}network event --hypervisor xen-pvm xl "$@"\n',
         **{f"etc/ganeti/hooks/{hook}/snf": f'{words}ganeti hook "$@"\n' for hook in hooks.HOOKS},
     }
     assert found.keys() - own.keys() == {
@@ -136,6 +137,38 @@ def test_everything_that_this_node_needs(root: Path, tmp_path: Path) -> None:
     assert len(glue.uninstall(Config([]), root)) == len(found)
     assert installed(root) == {}
     assert (root / "etc/xen/scripts").is_dir()
+
+
+def test_what_xen_calls_without_ganeti(tmp_path: Path) -> None:
+    """As little as that, and nothing of what somebody else has put there."""
+    (tmp_path / "etc/xen/scripts").mkdir(parents=True)
+    (tmp_path / "etc/xen/scripts/vif-custom").write_text("exit 0\n")
+    (missing,) = glue.check(Config([]), tmp_path, by_ganeti=False)
+    assert missing.state is State.MISSING
+    glue.install(Config([]), tmp_path, by_ganeti=False)
+    assert glue.check(Config([]), tmp_path, by_ganeti=False) == []
+    found = installed(tmp_path)
+    assert sorted(found) == ["etc/xen/scripts/vif-custom", "etc/xen/scripts/vif-snf"]
+    last = found["etc/xen/scripts/vif-snf"].splitlines()[-1]
+    assert last.endswith(' network event --hypervisor xen-pvm xl "$@"')
+    script = tmp_path / "etc/xen/scripts/vif-snf"
+    assert glue.uninstall(Config([]), tmp_path, by_ganeti=False) == [script]
+    assert script.parent.is_dir()
+    with pytest.raises(SnfError, match="there is no Ganeti below"):
+        glue.install(Config([]), tmp_path)
+
+
+def test_nothing_is_there_to_call_anything(tmp_path: Path) -> None:
+    with pytest.raises(SnfError, match="no hypervisor below") as caught:
+        glue.install(Config([]), tmp_path, by_ganeti=False)
+    assert "snf-xen" in caught.value.remedy
+
+
+def test_the_scripts_of_hypervisors_stay_what_ganeti_has(root: Path) -> None:
+    glue.install(Config([]), root)
+    before = installed(root)
+    assert glue.install(Config([]), root, by_ganeti=False) == []
+    assert installed(root) == before
 
 
 def test_the_same_without_a_configuration_file(
@@ -295,5 +328,5 @@ def test_what_the_doctor_says_to_do_about_a_foreign_file(root: Path) -> None:
     ganeti = generation.required(root)
     (found,) = doctor.glue_findings(ganeti, glue.wanted(ganeti, Config([])))
     assert (found.well, found.fatal) == (False, True)
-    assert found.statement == f"{bridge} was not made by snf ganeti install"
+    assert found.statement == f"{bridge} was not made by snf"
     assert found.remedy == 'move it away, then run "snf ganeti install"'

@@ -94,7 +94,7 @@ def test_directories_that_are_there_stay_as_they_are(wanted: Installation, tmp_p
 @pytest.mark.parametrize("word", ["run", "a b", "it's", '"$d;`e`f', "new\nline", "é"])
 def test_every_word_of_a_script_is_quoted(tmp_path: Path, word: str) -> None:
     text = installation.script(tmp_path / "x", [word, "--option"]).text
-    assert text.startswith('#!/bin/sh\n# Written by "snf ganeti install" as ')
+    assert text.startswith("#!/bin/sh\n# Written by snf as ")
     assert shlex.split(text.split("\n", 2)[2]) == ["exec", word, "--option", "$@"]
     assert text.endswith(' --option "$@"\n')
 
@@ -145,7 +145,7 @@ def _copied(path: Path) -> None:
 
 
 def _mentioning(path: Path) -> None:
-    path.write_text('#!/bin/sh\n# beside what is Written by "snf ganeti install" as /etc/vif\n')
+    path.write_text("#!/bin/sh\n# beside what is Written by snf as /etc/vif\n")
 
 
 FOREIGN = [_text, _dangling, _linked, _copied, _mentioning, Path.mkdir, os.mkfifo]
@@ -164,7 +164,7 @@ def test_what_others_made_is_never_touched(
     with pytest.raises(SnfError, match="nothing was installed") as caught:
         installation.install(wanted)
     for path in (up, vif):
-        assert f"{path} was not made by snf ganeti install" in caught.value.message
+        assert f"{path} was not made by snf" in caught.value.message
     assert "move them away" in caught.value.remedy
     assert installation.uninstall(wanted) == []
     assert {path: path.lstat() for path in (up, vif)} == before

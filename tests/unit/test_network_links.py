@@ -143,6 +143,19 @@ def test_what_is_no_prefix(text: str) -> None:
         rt.parse_prefix(text)
 
 
+def test_places_of_routes() -> None:
+    assert rt.parse_place("100") == (100, 0)
+    assert rt.parse_place("100 2048") == (100, 2048)
+    for text in ("", "main", "100 x", "100 2048 1", "100  1"):
+        with pytest.raises(NetworkError):
+            rt.parse_place(text)
+    prefix, route = rt.parse_prefix("192.0.2.1/32"), rt.parse_route("dev tap0")
+    usual = rt.change_route(prefix, rt.parse_place("100"), route, 7, add=True)
+    worse = rt.change_route(prefix, rt.parse_place("100 2048"), route, 7, add=True)
+    more = [one for one in worse.attributes if one not in usual.attributes]
+    assert more == [("RTA_PRIORITY", 2048)]
+
+
 def test_where_routes_go() -> None:
     assert rt.parse_route("dev tap0") == ("tap0", None)
     assert str(rt.parse_route("via 2001:DB8::1 dev eth1")) == "via 2001:db8::1 dev eth1"

@@ -10,7 +10,7 @@ import pytest
 
 from snf_core import config, schema
 from snf_core.errors import ConfigError, NetworkError
-from snf_core.model import Action, Mode, Network, Nic, NicEvent
+from snf_core.model import Action, Mode, Network, Nic, NicEvent, Twin
 from snf_core.network import uplink
 from snf_core.network.node import Node
 from snf_core.network.setup.masquerade import Masquerade
@@ -382,3 +382,27 @@ def test_an_uplink_never_answers_for_all(tmp_path: Path, node: FakeNode) -> None
     node.settings["net/ipv4/conf/all/proxy_arp"] = "1"
     with pytest.raises(NetworkError, match=r"all\.proxy_arp is 1"):
         uplink.wanted(one, node)
+
+
+def test_the_interface_that_is_emulated_stands_behind_the_other(
+    routed: Routed, node: FakeNode
+) -> None:
+    alone, vif, tap = (
+        {str(item) for item in routed.wanted(replace(EVENT, twin=twin), node).items}
+        for twin in (None, Twin.PARAVIRTUAL, Twin.EMULATED)
+    )
+    assert vif - alone == {
+        f"sysctl net/{family}/conf/tap0/ignore_routes_with_linkdown value 1"
+        for family in ("ipv4", "ipv6")
+    }
+    assert alone <= vif
+    assert tap - alone == {
+        "route 198.51.100.10/32 100 2048 dev tap0",
+        f"route {IP6}/128 100 2048 dev tap0",
+    }
+    assert {one.split()[0] for one in alone - tap} == {"route"}
+
+
+def test_an_mtu_of_its_own(routed: Routed, node: FakeNode) -> None:
+    assert "link tap0 mtu 9000" in words(routed.wanted(event(mtu=9000), node).items)
+    assert not any("mtu" in one for one in words(routed.wanted(event(), node).items))

@@ -48,7 +48,7 @@ def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
 
 
 class Bridged(Setup):
-    """Attach the NIC to its bridge and VLANs, with the bridge's MTU."""
+    """Attach the NIC to its bridge and VLANs, with the bridge's MTU if it has none of its own."""
 
     api_version = "1.0"
     options = OPTIONS
@@ -70,7 +70,7 @@ class Bridged(Setup):
         return _RULESET if mode is Mode.BRIDGED else ""
 
     def wanted(self, event: NicEvent, node: Node) -> State:
-        """The bridge's MTU, a MAC address that leaves the bridge's alone, a port, up.
+        """An MTU, a MAC address that leaves the bridge's alone, a port, up.
 
         The MTU comes first: a bridge takes over the smallest MTU of its ports. Up comes last,
         so that the port is in no other VLAN than its own for a moment.
@@ -81,7 +81,7 @@ class Bridged(Setup):
             raise NetworkError(f"{tap} cannot be a port of itself")
         bridge = node.bridge(nic.link)
         vlans = from_ganeti(nic.vlan)
-        items = host_side(tap, nic.mac, bridge.mtu, node)
+        items = host_side(tap, nic.mac, nic.mtu or bridge.mtu, node)
         items.append(Item(LINK, tap, "master", nic.link))
         items += _in_vlans(tap, vlans, bridge)
         items.append(Item(LINK, tap, "up", True))

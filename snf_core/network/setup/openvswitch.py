@@ -56,7 +56,7 @@ class OpenVSwitch(Setup):
         return tag in self.conf.tags
 
     def wanted(self, event: NicEvent, node: Node) -> State:
-        """The MTU of the switch, an address above that of its hardware, a port of it, up.
+        """Its own MTU or the switch's, an address above that of its hardware, a port of it, up.
 
         A NIC without a VLAN exchanges untagged frames only: a guest that may tag can reach every
         VLAN of the switch, so that is for those who ask for a trunk.
@@ -65,7 +65,7 @@ class OpenVSwitch(Setup):
         assert nic is not None, "asked for without a NIC that applies"
         switch = _switch(nic.link, node)
         port = f"{nic.link} {from_ganeti(nic.vlan)}".rstrip()
-        items = host_side(tap, nic.mac, switch.mtu, node)
+        items = host_side(tap, nic.mac, nic.mtu or switch.mtu, node)
         items.append(Item(PORT, tap, "switch", port))
         items.append(Item(LINK, tap, "up", True))
         return State(tuple(items))

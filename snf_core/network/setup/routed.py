@@ -10,6 +10,11 @@ IPv4 forwarding and proxying are kernel's (Documentation/networking/ip-sysctl.rs
 where its gateway is. Other addresses of its prefix it must send to the gateway, that is: have its
 own address as a /128, or an off-link prefix (RFC 4861, section 4.6.2).
 
+A NIC may have two interfaces here, of which the guest uses one at a time (``model.Twin``). Then
+both have a route to its addresses: the paravirtual one the usual one, which the kernel passes over
+while the guest's driver has not connected to it (``ignore_routes_with_linkdown``), and the emulated
+one a route of a worse metric. What comes in by the one that is not in use, the kernel drops.
+
 U itself is prepared by ``snf network uplink up`` (see ``network.uplink``).
 """
 
@@ -23,7 +28,7 @@ from oslo_config import cfg
 
 from snf_core.contract import Setup
 from snf_core.errors import NetworkError
-from snf_core.model import Mode
+from snf_core.model import Mode, Twin
 from snf_core.network.eui64 import eui64
 from snf_core.network.setup.routed_rules import RULESET
 from snf_core.network.state import (
@@ -80,6 +85,9 @@ REMEDY = 'say "snf network uplink up", with a group [network.uplink.TABLE] in th
 INET = "inet"
 INET6 = "inet6"
 
+_WORSE = 2048
+"""A metric above the usual ones, 0 with IPv4 and 1024 with IPv6."""
+
 
 def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
     """The setup's options, for oslo-config-generator."""
@@ -131,13 +139,16 @@ class Routed(Setup):
         families = [path.family for path in paths]
         priority = self.conf.rule_priority
         spoofing = bool(nic.network_tags & set(self.conf.ip_spoofing_tags))
+        place = f"{table} {_WORSE}" if event.twin is Twin.EMULATED else str(table)
         items = [
             Item(LINK, tap, "address", self.conf.address.lower()),
+            *([Item(LINK, tap, "mtu", nic.mtu)] if nic.mtu else []),
             *_settings4(tap, node, spoofing=spoofing),
             *_settings6(tap, nic, wanted=INET6 in families, node=node),
+            *(_yielding(tap, families) if event.twin is Twin.PARAVIRTUAL else ()),
             Item(LINK, tap, "up", True),
             *(Item(RULE, tap, f"{family} {table} {priority}", True) for family in families),
-            *(Item(ROUTE, _prefix(path.address), str(table), f"dev {tap}") for path in paths),
+            *(Item(ROUTE, _prefix(path.address), place, f"dev {tap}") for path in paths),
             *(Item(NEIGHBOUR, path.uplink.name, str(path.address), True) for path in paths),
             *_pins(tap, nic, paths, spoofing=spoofing),
         ]
@@ -234,6 +245,16 @@ def _settings6(tap: str, nic: Nic, *, wanted: bool, node: Node) -> list[Item]:
             proxy_ndp=int(proxying),
         ),
         *_settings(f"ipv6/neigh/{tap}", proxy_delay=0),
+    ]
+
+
+def _yielding(tap: str, families: Sequence[str]) -> list[Item]:
+    """What makes the kernel pass over the routes of an interface that has no carrier."""
+    directories = [f"{'ipv4' if family == INET else 'ipv6'}/conf/{tap}" for family in families]
+    return [
+        item
+        for directory in dict.fromkeys(directories)
+        for item in _settings(directory, ignore_routes_with_linkdown=1)
     ]
 
 
