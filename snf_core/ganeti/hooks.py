@@ -1,11 +1,13 @@
-"""Ganeti's hooks: what is to be done on this node after an operation on an instance.
+"""Ganeti's hooks: what is to be done on this node around an operation on an instance.
 
 After an operation, Ganeti's node daemon runs what is in ``/etc/ganeti/hooks/OPERATION-post.d``, on
 the master and on the instance's nodes all at once, with nothing but GANETI_* in the environment
 ("Ganeti customisation using hooks" of its documentation; ``ganeti.hooksmaster``). That one fails
 is a warning, no more. After an operation that has failed nothing is run.
 
-Only what comes after an operation is ours: a hook must never be what prevents one.
+Before an operation, what is in ``OPERATION-pre.d`` is run in the same way, and one that fails
+prevents the operation. Ours fails only where our configuration cannot be read, with which NICs
+could not be wired either: whatever else goes wrong there is said, and no more.
 
 GANETI_INSTANCE_NAME and so on say what was before, GANETI_POST_INSTANCE_NAME and so on what is
 now, but not always:
@@ -23,12 +25,14 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from snf_core import extension, model
-from snf_core.errors import ConfigError, InvalidValueError, PluginError
+from snf_core.errors import ConfigError, InvalidValueError, PluginError, SnfError
 from snf_core.ganeti.variables import Variables, nic
 from snf_core.model import Action, NicEvent
 
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
     from snf_core.config import Config
     from snf_core.model import Nic
     from snf_core.network.reconcile import Finding
+
+LOG = logging.getLogger(__name__)
 
 _OPERATION = re.compile(r"[a-z]+(-[a-z]+)*")
 _NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
@@ -118,10 +124,14 @@ def event(environ: Mapping[str, str]) -> HookEvent:
 def run(environ: Mapping[str, str], config: Config) -> Iterator[Finding]:
     """Do what is to be done on this node, and say what was found.
 
-    Nothing is to be done for an operation that is not in ACTIONS, nor before one. Raises
-    InvalidValueError naming a variable; what the actions raise.
+    Nothing is to be done around an operation that is not in ACTIONS or PREPARATIONS. After one,
+    raises InvalidValueError naming a variable; what the actions raise.
     """
-    actions = ACTIONS.get(_operation(Variables(environ, "GANETI_")), ())
+    operation = _operation(Variables(environ, "GANETI_"))
+    if environ.get("GANETI_HOOKS_PHASE") == Phase.PRE.value:
+        _prepare(operation, environ, config)
+        return
+    actions = ACTIONS.get(operation, ())
     if not actions:
         return
     try:
@@ -129,9 +139,24 @@ def run(environ: Mapping[str, str], config: Config) -> Iterator[Finding]:
     except InvalidValueError:
         yield from _tidied(_names(environ), config)  # whatever is wrong with the rest
         raise
-    if told.phase is Phase.POST:
-        for action in actions:
-            yield from action(told, config)
+    for action in actions:
+        yield from action(told, config)
+
+
+def _prepare(operation: str, environ: Mapping[str, str], config: Config) -> None:
+    for prepare in PREPARATIONS.get(operation, ()):
+        try:
+            prepare(event(environ), config)
+        except SnfError as error:
+            LOG.warning("%s is not prepared on this node: %s", operation, error)
+
+
+def _expect(told: HookEvent, config: Config) -> None:
+    """Where the instance is about to arrive, its hypervisor may want to know what its NICs are."""
+    here = os.uname().nodename
+    if here in {told.new_primary, told.new_primary.partition(".")[0]}:
+        hypervisor = extension.make(extension.HYPERVISOR, told.hypervisor, config)
+        hypervisor.expect(told.new_name, told.nics, told.tags)
 
 
 def _tidy(told: HookEvent, config: Config) -> Iterator[Finding]:
@@ -217,7 +242,16 @@ ACTIONS: Mapping[str, tuple[Callable[[HookEvent, Config], Iterator[Finding]], ..
 }
 """What is done after which operation. Others, ``reinstall`` for example, leave NICs alone."""
 
-HOOKS = tuple(f"{operation}-post.d" for operation in ACTIONS)
+PREPARATIONS: Mapping[str, tuple[Callable[[HookEvent, Config], None], ...]] = {
+    # Its NICs appear before it is known to be here.
+    "instance-migrate": (_expect,),
+}
+"""What is done before which operation."""
+
+HOOKS = (
+    *(f"{operation}-post.d" for operation in ACTIONS),
+    *(f"{operation}-pre.d" for operation in PREPARATIONS),
+)
 """The directories below ``/etc/ganeti/hooks`` from which ``snf ganeti hook`` is to be run."""
 
 

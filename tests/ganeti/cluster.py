@@ -54,6 +54,9 @@ FILES = {
     "/etc/ganeti/file-storage-paths": "/srv/ganeti/file-storage\n/srv/ganeti/shared-file-storage\n",
 }
 
+PATIENCE = "\nRPC_CONNECT_TIMEOUT = 5\n", "\nRPC_CONNECT_TIMEOUT = 60\n"
+"""Seconds that Ganeti waits for one of its daemons to take a call: its own, and ours."""
+
 CONFIGURATION = f"""\
 [directories]
 state = {{state}}
@@ -90,8 +93,16 @@ class Cluster:
         nodes: int = 1,
         hypervisors: Sequence[str] = HYPERVISORS,
         progress: Callable[[str], None] = lambda line: None,
+        *,
+        kind: type[Node] = Node,
+        parameters: str = KVM,
+        appliance: bool = True,
     ) -> Iterator[Cluster]:
-        """A cluster with our glue installed on every node; afterwards nothing of it is left."""
+        """A cluster with our glue installed on every node; afterwards nothing of it is left.
+
+        ``kind`` is what its nodes are, ``parameters`` are those of a hypervisor as gnt-cluster(8)
+        has them; without ``appliance`` no instance can be customized.
+        """
         with ExitStack() as held:
             cache_directory().mkdir(parents=True, exist_ok=True)
             directory = held.enter_context(workspace.private(cache_directory() / "ganeti"))
@@ -102,13 +113,14 @@ class Cluster:
             made.shared.mkdir()
             for number in range(1, nodes + 1):
                 made.nodes.append(
-                    Node(number, directory / f"node{number}", made.shared, made.outside)
+                    kind(number, directory / f"node{number}", made.shared, made.outside)
                 )
             for node in made.nodes:
                 node.start()
                 made._furnish(node)
-            made._provide_appliance(progress)
-            made._initialise(hypervisors)
+            if appliance:
+                made._provide_appliance(progress)
+            made._initialise(hypervisors, parameters)
             for node in made.nodes[1:]:
                 made._add(node)
             yield made
@@ -167,6 +179,11 @@ class Cluster:
         node.write("/etc/hosts", "".join(lines))
         for place, text in FILES.items():
             node.write(place, text)
+        # A slow machine is no reason to take a node for dead.
+        (constants,) = node.path("/usr/share/ganeti").glob("[3-9]*/ganeti/_constants.py")
+        text = constants.read_text()
+        assert PATIENCE[0] in text
+        constants.write_text(text.replace(*PATIENCE))
         node.path("/srv/ganeti/file-storage").mkdir()
         node.path("/usr/local/bin/snf").symlink_to(SNF)
         spare = f"203.0.113.{240 + node.number}"
@@ -192,7 +209,7 @@ class Cluster:
         node.path("/root/.ssh").chmod(0o700)
         node.run("/etc/init.d/ssh", "start")
 
-    def _initialise(self, hypervisors: Sequence[str]) -> None:
+    def _initialise(self, hypervisors: Sequence[str], parameters: str) -> None:
         ssh = [] if len(self.nodes) > 1 else ["--no-ssh-init"]
         self.run(
             *("gnt-cluster", "init", *ssh, "--no-etc-hosts"),
@@ -203,7 +220,7 @@ class Cluster:
             "--ipolicy-std-specs=cpu-count=1,disk-count=1,disk-size=64,memory-size=64,"
             "nic-count=1,spindle-use=1",
             "--file-storage-dir=/srv/ganeti/file-storage",
-            *("-H", KVM),
+            *("-H", parameters),
             MASTER_NAME,
         )
         self.master.snf("ganeti", "install")

@@ -140,21 +140,62 @@ def test_a_nic_that_cannot_be_wired(cluster: Cluster, node: Node) -> None:
 
 
 def test_without_ganeti(cluster: Cluster, node: Node) -> None:
-    """Xen itself stops and starts domains, as when guests restart: no hook runs, vif scripts do.
-
-    Where Ganeti has not described the NIC, as on the target of a migration, it is refused.
-    """
+    """Xen itself stops and starts domains, as when guests restart: no hook runs, vif scripts do."""
     before = kernel(node)
     add(cluster, "network=net1,ip=pool", "mode=routed,link=100,ip=203.0.113.79")
     node.run("xl", "destroy", NAME)
     assert kernel(node) == before
 
-    node.run("xl", "create", f"/etc/xen/{NAME}")
+    node.run("env", "-i", "/usr/sbin/xl", "create", f"/etc/xen/{NAME}")  # without a PATH
     assert all(line["agrees"] for line in status(node).values())
     assert len(status(node)) == 2
     node.run("xl", "destroy", NAME)
-
-    node.run("rm", "-r", f"/run/ganeti/xen-hypervisor/nic/{NAME}/1")
-    with pytest.raises(CommandFailedError, match=r"script: snf: .*has not described this NIC"):
-        node.run("xl", "create", f"/etc/xen/{NAME}")
     assert kernel(node) == before
+
+
+def test_a_nic_that_is_not_described(cluster: Cluster, node: Node) -> None:
+    """As on the target of a migration. Ganeti is asked, and where it cannot be, the NIC refused."""
+    before = kernel(node)
+    add(cluster, "network=net1,ip=pool,name=lan", "mode=routed,link=100,ip=203.0.113.80")
+    cluster.run("gnt-instance", "add-tags", NAME, "one", "two")
+    cluster.run("gnt-instance", "reboot", "--type=hard", NAME)
+    described = events(node)
+    node.run("xl", "destroy", NAME)
+    node.run("rm", "-r", f"/run/ganeti/xen-hypervisor/nic/{NAME}")
+
+    node.run("xl", "create", f"/etc/xen/{NAME}")
+    assert events(node) == described
+    assert set(states(node).values()) == {"4"}
+    node.run("xl", "destroy", NAME)
+
+    asked = node.path("/run/ganeti/socket/ganeti-query")
+    away = asked.rename(asked.with_name("away"))  # as on any node but the master
+    try:
+        with pytest.raises(
+            CommandFailedError, match=r"script: snf: .*cannot be asked on this node"
+        ):
+            node.run("xl", "create", f"/etc/xen/{NAME}")
+    finally:
+        away.rename(asked)
+    assert kernel(node) == before
+
+
+def test_a_vif_that_nobody_has_wired(cluster: Cluster, node: Node) -> None:
+    """Reconciling finds it, and the next change to the instance wires it."""
+    add(cluster, "mode=routed,link=100,ip=203.0.113.81")
+    (vif,) = status(node)
+    node.run("rm", f"/run/snf/network/{vif}.json")
+    found = node.snf("network", "reconcile", "--check", check=False)
+    assert found.status != 0
+    assert f"{vif}: nobody has wired NIC 0 of {NAME}" in found.output
+    cluster.run("gnt-instance", "modify", "-B", "vcpus=1", NAME)
+    assert status(node)[vif]["agrees"]
+
+
+def events(node: Node) -> list[dict[str, Any]]:
+    """What NICs are wired by, but for the names of their vifs."""
+    documents = [
+        json.loads(node.path(f"/run/snf/network/{vif}.json").read_text())
+        for vif in sorted(status(node))
+    ]
+    return [document["event"] for document in documents]

@@ -1,9 +1,12 @@
-"""A stand-in for Xen's tools on a node: xl, xenstore-read and xenstore-write, without a Xen.
+"""A stand-in for Xen's tools on a node: xl, and those of xenstore, without a Xen.
 
-Domains are entries in a file, vifs are taps; but vif scripts are called as xl 4.17 calls them, and
-at the worst that it was seen to do: no other variables in their environment, all of a domain's at
-once, ``offline`` twice and with the interface gone. As netback does, a vif is connected only where
-its script has written so. Run by the node, this module is those programs, by its first argument.
+Domains are entries in a file, vifs are taps; but vif scripts are called as xl 4.17 was recorded to
+call them (tests/xen), and at the worst that it was seen to do: all of a domain's at once,
+``offline`` twice and with the interface gone. To what xl's own environment holds their variables
+are added; where a domain restarts, xl's monitor calls them in /, and what they say is in its log.
+As netback does, a vif is connected only where its script has written so.
+
+Run by the node, this module is those programs, by its first argument.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import ast
 import contextlib
 import fcntl
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +32,7 @@ SCRIPTS = "/etc/xen/scripts"
 SETTINGS = f"xen_cmd=xl,kernel_path=/etc/xen/kernel,initrd_path=,vif_script={SCRIPTS}/vif-ganeti"
 
 DOMAIN, BACKEND = "/local/domain", "/local/domain/0/backend/vif"
+LOGS = Path("/var/log/xen")
 
 INFORMATION = """\
 nr_cpus                : 2
@@ -39,7 +45,11 @@ xen_major              : 4
 xen_minor              : 17
 """
 
-ESCAPES = {"t": "\t", "n": "\n", "r": "\r"}
+END = "\0"
+"""Of a configuration that migrates."""
+
+ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{1,2}|.)")
+MEANT = {"t": "\t", "n": "\n", "r": "\r"}
 
 
 def install(node: Node) -> None:
@@ -47,7 +57,7 @@ def install(node: Node) -> None:
     node.run("mkdir", "-p", "/run/xen/upper", "/run/xen/work")
     options = "lowerdir=/usr/sbin,upperdir=/run/xen/upper,workdir=/run/xen/work"
     node.run("mount", "-t", "overlay", "-o", options, "overlay", "/usr/sbin")
-    for tool in ("xl", "xenstore-read", "xenstore-write"):
+    for tool in ("xl", "xenstore-ls", "xenstore-read", "xenstore-write"):
         program = f'#!/bin/sh\nexec /usr/bin/python3 -I {__file__} {tool} "$@"\n'
         node.write(f"/usr/sbin/{tool}", program, 0o755)
     node.write("/etc/xen/kernel", "")
@@ -56,6 +66,7 @@ def install(node: Node) -> None:
     node.path(f"{SCRIPTS}/vif-ganeti").symlink_to("/usr/lib/ganeti/vif-ganeti")
     # Ganeti renames the configuration of a domain that did not start, from one to the other.
     node.run("mkdir", "/etc/xen/failed")
+    node.run("mkdir", "-p", str(LOGS))
     node.run("rm", "-rf", "/var/log/ganeti/xen")
     node.run("ln", "-s", "/etc/xen/failed", "/var/log/ganeti/xen")
 
@@ -93,22 +104,42 @@ def _xenstore_read(*paths: str) -> int:
     return 0
 
 
-def _xenstore_write(*words: str) -> int:
+def _xenstore_ls(option: str, path: str) -> int:
+    assert option == "-f"
+    with _opened() as values:
+        below = f"{_absolute(path)}/"
+        found = {key: value for key, value in values.items() if key.startswith(below)}
+    if not found:
+        print(f"xenstore-ls: xs_directory ({path}): No such file or directory", file=sys.stderr)
+        return 1
+    for key, value in sorted(found.items()):
+        shown = value.replace("\\", "\\\\")
+        print(f'{path}/{key.removeprefix(below)} = "{shown}"')
+    return 0
+
+
+def _xenstore_write(dashes: str, *words: str) -> int:
+    assert dashes == "--"
     with _opened() as values:
         for path, value in zip(words[::2], words[1::2], strict=True):
-            pieces = value.split("\\\\")
-            for letter, meant in ESCAPES.items():
-                pieces = [piece.replace(f"\\{letter}", meant) for piece in pieces]
-            values[_absolute(path)] = "\\".join(pieces)
+            values[_absolute(path)] = ESCAPE.sub(_meant, value)
     return 0
+
+
+def _meant(escape: re.Match[str]) -> str:
+    word = escape[1]
+    return chr(int(word[1:], 16)) if word[1:] else MEANT.get(word, word)
 
 
 def _ip(*words: str) -> None:
     subprocess.run(["/usr/sbin/ip", *words], check=True)
 
 
-def _scripts(domain: str, action: str) -> list[tuple[str, int]]:
-    """Run the scripts of all vifs of a domain at once; each one's place in the store and status."""
+def _scripts(domain: str, action: str, log: Path | None) -> list[tuple[str, int]]:
+    """Run the scripts of all vifs of a domain at once; each one's place in the store and status.
+
+    By xl's monitor, where it has a ``log``.
+    """
     with _opened() as values:
         found = {
             key.removesuffix("/script"): value
@@ -116,26 +147,36 @@ def _scripts(domain: str, action: str) -> list[tuple[str, int]]:
             if key.startswith(f"{BACKEND}/{domain}/") and key.endswith("/script")
         }
     running = []
-    for place, script in found.items():
-        environ = {
-            "script": script,
-            "XENBUS_TYPE": "vif",
-            "XENBUS_PATH": place.removeprefix(f"{DOMAIN}/0/"),
-            "XENBUS_BASE_PATH": "backend",
-            "netdev": "",
-            "vif": f"vif{domain}.{place.rpartition('/')[2]}",
-        }
-        words = [script, action, "type_if=vif"]
-        running.append(
-            (place, subprocess.Popen(words, env=environ, stdin=subprocess.DEVNULL, stdout=2))
-        )
+    with log.open("a") if log else contextlib.nullcontext(2) as output:
+        for place, script in found.items():
+            environ = {
+                **os.environ,
+                "script": script,
+                "XENBUS_TYPE": "vif",
+                "XENBUS_PATH": place.removeprefix(f"{DOMAIN}/0/"),
+                "XENBUS_BASE_PATH": "backend",
+                "netdev": "",
+                "vif": f"vif{domain}.{place.rpartition('/')[2]}",
+            }
+            process = subprocess.Popen(
+                [script, action, "type_if=vif"],
+                env=environ,
+                cwd="/" if log else None,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+            running.append((place, process))
     return [(place, process.wait()) for place, process in running]
 
 
 def _vif(domain: str, number: int, text: str) -> None:
     settings = dict(word.strip().split("=", 1) for word in text.split(","))
     place = f"{BACKEND}/{domain}/{number}"
+    frontend = f"{DOMAIN}/{domain}/device/vif/{number}"
     known = {
+        "bridge": "xenbr0",
+        "frontend": frontend,
         "frontend-id": domain,
         "online": "1",
         "state": "2",
@@ -146,24 +187,30 @@ def _vif(domain: str, number: int, text: str) -> None:
     }
     with _opened() as values:
         values |= {f"{place}/{key}": value for key, value in known.items()}
+        values |= {f"{frontend}/mac": settings["mac"], f"{frontend}/mtu": "1500"}
     name = f"vif{domain}.{number}"
     _ip("tuntap", "add", "dev", name, "mode", "tap")
     _ip("link", "set", "dev", name, "address", "fe:ff:ff:ff:ff:ff")
 
 
-def _create(file: str) -> int:
-    text = Path(file).read_text()
+def _create(file: str, log: Path | None = None) -> int:
+    return _made(Path(file).read_text(), log=log)
+
+
+def _made(text: str, suffix: str = "", log: Path | None = None) -> int:
+    """Make the domain of a configuration; the suffix is of its name."""
     lines = [line for line in text.splitlines() if " = " in line and not line.startswith("#")]
     config = {key: ast.literal_eval(value) for key, _, value in (x.partition(" = ") for x in lines)}
     with _opened() as values:
         domain = values["last"] = str(int(values.get("last", "0")) + 1)
-        values[f"{DOMAIN}/{domain}/name"] = config["name"]
-        values[f"{DOMAIN}/{domain}/config"] = file
+        values[f"{DOMAIN}/{domain}/name"] = config["name"] + suffix
+        values[f"{DOMAIN}/{domain}/config"] = text
         values[f"{DOMAIN}/{domain}/state"] = "-b----"
+        values[f"/libxl/{domain}/type"] = "pv"
     for number, vif in enumerate(config["vif"]):
         _vif(domain, number, vif)
     whole = True
-    for place, status in _scripts(domain, "online"):
+    for place, status in _scripts(domain, "online", log):
         with _opened() as values:
             if status != 0:
                 said = values.get(f"{place}/hotplug-error", "no reason")
@@ -176,20 +223,22 @@ def _create(file: str) -> int:
     return 0 if whole else 3
 
 
-def _destroy(domain: str) -> None:
+def _destroy(domain: str, log: Path | None = None) -> None:
     with _opened() as values:
         for place in [key[: -len("/state")] for key in values if key.endswith("/state")]:
             if place.startswith(f"{BACKEND}/{domain}/"):
                 values |= {f"{place}/state": "6", f"{place}/online": "0"}
                 values.pop(f"{place}/hotplug-status")
+                for key in [key for key in values if key.startswith(values[f"{place}/frontend"])]:
+                    del values[key]
                 _ip("link", "delete", "dev", f"vif{domain}.{place.rpartition('/')[2]}")
     for _ in range(2):
-        for place, status in _scripts(domain, "offline"):
+        for place, status in _scripts(domain, "offline", log):
             if status != 0:
                 print(f"libxl: error: {place}: offline: status {status}", file=sys.stderr)
     with _opened() as values:
         for key in list(values):
-            if key.startswith((f"{BACKEND}/{domain}/", f"{DOMAIN}/{domain}/")):
+            if key.startswith((f"{BACKEND}/{domain}/", f"{DOMAIN}/{domain}/", f"/libxl/{domain}/")):
                 del values[key]
 
 
@@ -215,25 +264,71 @@ def _list() -> None:
 
 
 def _shut_down(name: str) -> None:
-    """It is kept, as its configuration says, until it is destroyed."""
+    """It is kept, as its configuration says, until it is destroyed; and so are its vifs."""
     domain = _domain(name)["id"]
     with _opened() as values:
         values[f"{DOMAIN}/{domain}/state"] = "---s--"
+        for key in list(values):
+            if key.startswith(f"{BACKEND}/{domain}/") and key.endswith("/state"):
+                values[key] = "6"
 
 
 def _reboot(name: str) -> int:
     """Its vifs go, and others come, of a domain with another number."""
     domain = _domain(name)
+    log = LOGS / f"xl-{name}.log"
+    _destroy(domain["id"], log)
+    return _made(domain["config"], log=log)
+
+
+def _rename(name: str, new: str) -> None:
+    domain = _domain(name)["id"]
+    with _opened() as values:
+        values[f"{DOMAIN}/{domain}/name"] = new
+
+
+def _migrate(*words: str) -> int:
+    """``-s COMMAND -C FILE NAME TARGET``: another xl is at the other end of the command's streams.
+
+    The order is xl's: the domain is made there under another name, and loses its name here; then
+    it gets its name there, runs, and is destroyed here.
+    """
+    _, command, _, _, name, _ = words
+    domain = _domain(name)
+    with subprocess.Popen(
+        ["sh", "-c", f"exec {command}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as there:
+        assert there.stdin
+        assert there.stdout
+        print(domain["config"], end=END, file=there.stdin, flush=True)
+        answer = there.stdout.readline()  # until then the streams are open both ways
+        there.stdin.close()
+    if answer != "made\n":
+        print(f"migration target: {answer}migration failed", file=sys.stderr)
+        return 1
+    _rename(name, f"{name}--migratedaway")
     _destroy(domain["id"])
-    file = domain["config"]
-    return _create(file)
+    return 0
+
+
+def _migrate_receive() -> int:
+    if _made("".join(iter(lambda: sys.stdin.read(1), END)), "--incoming") != 0:
+        print("domain creation failed")
+        return 3
+    (name,) = [one["name"] for one in _domains() if one["name"].endswith("--incoming")]
+    _rename(name, name.removesuffix("--incoming"))
+    print("made", flush=True)
+    return 0
 
 
 def _xl(verb: str, *words: str) -> int:
+    if verb == "migrate":
+        return _migrate(*words)
     tasks: dict[str, Callable[[str], int | None]] = {
         "help": lambda _: None,
         "info": lambda _: print(INFORMATION, end=""),
         "list": lambda _: _list(),
+        "migrate-receive": lambda _: _migrate_receive(),
         "create": _create,
         "shutdown": _shut_down,
         "reboot": _reboot,
@@ -245,6 +340,7 @@ def _xl(verb: str, *words: str) -> int:
 if __name__ == "__main__":
     tools: dict[str, Callable[..., int]] = {
         "xl": _xl,
+        "xenstore-ls": _xenstore_ls,
         "xenstore-read": _xenstore_read,
         "xenstore-write": _xenstore_write,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snf_core.config import Config
+from snf_core.contract import Hypervisor
 from snf_core.errors import InvalidValueError
 from snf_core.ganeti import hooks
 from snf_core.ganeti.hooks import HookEvent, Phase
@@ -245,6 +247,50 @@ def test_what_is_not_ours_is_left_alone(conf: Config, environ: dict[str, str]) -
 
 
 def test_the_directories_that_they_are_run_from() -> None:
-    """Only what comes after an operation: nothing of ours prevents one."""
+    """Before an operation there is little to do, as whatever is there may prevent it."""
     assert "instance-stop-post.d" in hooks.HOOKS
-    assert all(name.startswith("instance-") and name.endswith("-post.d") for name in hooks.HOOKS)
+    assert all(name.startswith("instance-") for name in hooks.HOOKS)
+    before = [name for name in hooks.HOOKS if not name.endswith("-post.d")]
+    assert before == ["instance-migrate-pre.d"]
+
+
+@pytest.fixture(name="expected")
+def _expected(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """What the hypervisor kvm is told to expect; this node is node2."""
+    told: list[tuple[object, ...]] = []
+    monkeypatch.setattr(Hypervisor, "expect", lambda _, *words: told.append(words))
+    called(monkeypatch, "node2.gnt.test")
+    return told
+
+
+def called(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Give this node a name."""
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", name, "", "", "")))
+
+
+@pytest.mark.parametrize("name", ["node2.gnt.test", "node2"])
+def test_an_instance_is_about_to_arrive(
+    conf: Config, expected: list[tuple[object, ...]], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    called(monkeypatch, name)
+    environ = environment("instance-migrate", ELSEWHERE, phase="pre")
+    assert list(hooks.run(environ, conf)) == []
+    told = hooks.event(environ)
+    assert expected == [("web1.gnt.test", told.nics, told.tags)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"OLD_PRIMARY": "node2.gnt.test", "NEW_PRIMARY": "node1.gnt.test"},
+        {"NEW_PRIMARY": "node20.gnt.test"},
+        {**ELSEWHERE, "INSTANCE_NIC0_MAC": "x"},
+        {**ELSEWHERE, "INSTANCE_HYPERVISOR": "none-such"},
+    ],
+)
+def test_no_instance_arrives_or_nobody_can_say_which(
+    conf: Config, expected: list[tuple[object, ...]], changes: dict[str, str]
+) -> None:
+    """None of that prevents the migration."""
+    assert list(hooks.run(environment("instance-migrate", changes, phase="pre"), conf)) == []
+    assert expected == []
