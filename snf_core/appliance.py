@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,12 @@ from snf_core.errors import ApplianceError, SnfError, UnsupportedError
 from snf_core.run import run
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from snf_core.config import Config
+    from snf_core.contract import Hypervisor
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,15 @@ class Launcher:
     """Why a better way of starting the appliance could not be taken, for whoever deploys."""
     feature_cache: Path | None = None
     """Directory of what libguestfs found out about this QEMU (``snf_core.image.features``)."""
+    attendant: Callable[[Sequence[int]], AbstractContextManager[socket.socket]] | None = None
+    """What stands beside the appliance with the node's rights, where its user's do not do.
+
+    It is entered with the disks' open descriptors before the program runs, and left when all that
+    the program started is gone; nothing of it may be left then, and nobody may have the disks
+    open. What it yields, the program gets with the disks, as ``attendant``; it is at its end when
+    the program and everybody else here has closed it, and must then let the disks go before it
+    closes its own side. Where it raises CommandError or DeadlineError, the fallback is tried;
+    with any other error the deployment fails."""
 
     def attempts(self) -> Iterator[Launcher]:
         """This one, its fallback, and that one's fallback."""
@@ -88,6 +100,40 @@ class Launcher:
         while attempt:
             yield attempt
             attempt = attempt.fallback
+
+
+def launcher(hypervisor: Hypervisor, found: Appliance, config: Config) -> Launcher:
+    """How a hypervisor starts the appliance here and, where that fails, the one it falls back on.
+
+    Raises ApplianceError where neither can.
+    """
+    if not hypervisor.fallback:
+        return hypervisor.launcher(found)
+    try:
+        own = hypervisor.launcher(found)
+    except ApplianceError as error:
+        try:
+            other = _fallback(hypervisor, found, config)
+        except SnfError as second:
+            raise ApplianceError(
+                f"{error.message}; and {hypervisor.fallback}: {second.message}",
+                remedy=error.remedy,
+            ) from error
+        warning = f"the appliance is started by {hypervisor.fallback}: {error.message}"
+        return replace(other, warning="; ".join(filter(None, (warning, other.warning))))
+    try:
+        return _followed(own, _fallback(hypervisor, found, config))
+    except SnfError:
+        return own  # whose own error is more to the point, should it fail
+
+
+def _fallback(hypervisor: Hypervisor, found: Appliance, config: Config) -> Launcher:
+    other: Hypervisor = extension.make(extension.HYPERVISOR, hypervisor.fallback, config)
+    return launcher(other, found, config)
+
+
+def _followed(own: Launcher, last: Launcher) -> Launcher:
+    return replace(own, fallback=_followed(own.fallback, last) if own.fallback else last)
 
 
 def directory(config: Config) -> Path:
@@ -219,11 +265,11 @@ def _prepare(built: Appliance, config: Config) -> Iterator[Finding]:
             hypervisor = extension.make(extension.HYPERVISOR, name, config)
             for finding in hypervisor.prepare(built):
                 yield finding._replace(statement=f"{name}: {finding.statement}")
-            launcher = hypervisor.launcher(built)
-            if launcher.feature_cache:
+            made = hypervisor.launcher(built)
+            if made.feature_cache:
                 from snf_core.image import features
 
-                features.record(built, launcher, launcher.feature_cache)
+                features.record(built, made, made.feature_cache)
         except UnsupportedError:
             continue  # of no concern to a node until somebody asks for it, who is told then
         except SnfError as error:

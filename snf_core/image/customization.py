@@ -35,6 +35,10 @@ class Customization:
     """The instance's name, often an FQDN."""
     device: str = "/dev/sda"
     """The deployed disk, as the appliance sees it."""
+    hypervisor: str = field(default="", kw_only=True)
+    """Where the guest will run, by the entry point: ``kvm``, ``xen-pvm``; empty if not known."""
+    disk_name: str = field(default="", kw_only=True)
+    """The deployed disk, as the guest's kernel will call it there: ``/dev/vda``; empty likewise."""
     properties: Properties = field(repr=False, kw_only=True)
     nics: tuple[NicPlan, ...] = ()
     """How each NIC is to be configured, decided already; renderers only write it down."""

@@ -60,7 +60,7 @@ def deploy(
     deployment: Deployment, hypervisor: Hypervisor, config: Config, reporter: Reporter
 ) -> None:
     """Deploy. Raises SnfError; afterwards nothing of ours runs or lies about either way."""
-    prepared = _prepare(deployment, config, reporter)
+    prepared = _prepare(deployment, hypervisor, config, reporter)
     parameters = deployment.parameters
     source = selection.choose_source(parameters.img_id, config)
     destination = selection.choose_destination(deployment.disk, config)
@@ -141,7 +141,9 @@ def check_request(parameters: Parameters, catalogue: Catalogue, config: Config) 
     return [message]
 
 
-def _prepare(deployment: Deployment, config: Config, reporter: Reporter) -> _Prepared | None:
+def _prepare(
+    deployment: Deployment, hypervisor: Hypervisor, config: Config, reporter: Reporter
+) -> _Prepared | None:
     """Check and decide what can be without the guest; None where nothing is to be customized."""
     parameters, properties = deployment.parameters, deployment.parameters.properties
     family = properties.get("OSFAMILY").lower()
@@ -156,6 +158,8 @@ def _prepare(deployment: Deployment, config: Config, reporter: Reporter) -> _Pre
         reporter.warning(warning)
     request = Customization(
         hostname=deployment.instance.name,
+        hypervisor=deployment.instance.hypervisor,
+        disk_name=hypervisor.disk_name(deployment.disk),
         properties=properties,
         nics=tuple(plans),
         nameservers=tuple(config.network.nameservers),
@@ -181,7 +185,7 @@ def _guest(
     settings, runtime = config.appliance, config.runtime()
     with contextlib.ExitStack() as stack:
         found = stack.enter_context(appliance.held(config))
-        launcher = hypervisor.launcher(found)
+        launcher = appliance.launcher(hypervisor, found, config)
         groups = {group for attempt in launcher.attempts() for group in attempt.groups}
         identities = identity.pool(settings.user)
         own = stack.enter_context(identity.taken(identities, groups, runtime / "identities"))

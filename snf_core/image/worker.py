@@ -24,7 +24,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from snf_core.errors import ApplianceError, SnfError
+from snf_core.errors import ApplianceError, CommandError, DeadlineError, SnfError
 from snf_core.image import confinement, disk_server, features, messages
 from snf_core.image import guest as guest_module
 from snf_core.report import Reporter, StreamSink
@@ -53,21 +53,55 @@ def started(
     """Fork the child, which starts the appliance; end both when the block ends, whatever happens.
 
     ``disks`` are open descriptors; ``job`` is what the child does with the guest once the parent
-    says so.
+    says so. Raises what a launcher's attendant raises.
     """
+    with contextlib.ExitStack() as stack:
+        attempts = tuple(_attended(launcher, disks, stack))
+        child = _Child(appliance, attempts, confined, tuple(disks), job)
+        yield stack.enter_context(_forked(child))
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One way of starting the appliance, and why it or a better one may not do."""
+
+    launcher: Launcher
+    attendant: socket.socket | None
+    error: CommandError | DeadlineError | None
+
+
+def _attended(
+    launcher: Launcher, disks: Sequence[int], stack: contextlib.ExitStack
+) -> Iterator[_Attempt]:
+    """The ways of starting the appliance, with those attendants that are there."""
+    for attempt in launcher.attempts():
+        attendant, failure = None, None
+        if attempt.attendant:
+            try:
+                attendant = stack.enter_context(attempt.attendant(disks))
+            except (CommandError, DeadlineError) as error:
+                failure = error
+        yield _Attempt(attempt, attendant, failure)
+
+
+@contextlib.contextmanager
+def _forked(child: _Child) -> Iterator[Worker]:
     ours, theirs = socket.socketpair()
     # No signal between the fork and the moment at which each side knows what to do with one.
     held = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
-        child = confinement.fork()
+        pid = confinement.fork()
     except BaseException:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
         raise
-    if child == 0:
+    if pid == 0:
         ours.close()
-        _Child(appliance, launcher, confined, tuple(disks), theirs, job).run()
+        child.run(theirs)
     theirs.close()
-    worker = Worker(child, ours, confined.timeout)
+    for attempt in child.attempts:
+        if attempt.attendant:
+            attempt.attendant.close()  # an attendant hears of the child's end by this
+    worker = Worker(pid, ours, child.confined.timeout)
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
         yield worker
@@ -127,24 +161,24 @@ class _Child:
     """The child's side, from fork to exit."""
 
     appliance: Appliance
-    launcher: Launcher
+    attempts: tuple[_Attempt, ...]
     confined: Confinement
     disks: tuple[int, ...]
-    channel: socket.socket
     job: Callable[[Guest, Reporter], None]
 
-    def run(self) -> NoReturn:
+    def run(self, channel: socket.socket) -> NoReturn:
         """Never returns into the parent's code, whatever happens."""
         status = 1
         try:
-            self._confine()
-            self._work()
+            self._confine(channel)
+            self._work(channel)
             status = 0
         except SnfError as error:
-            self._tell(type(error).__name__, error.message, error.remedy)
+            _tell(channel, type(error).__name__, error.message, error.remedy)
         except BaseException as error:  # the last one who could report it
             traceback.print_exc()
-            self._tell(
+            _tell(
+                channel,
                 "ApplianceError",
                 f"internal error: {type(error).__name__}: {error}",
                 "report it as a defect of snf or of a plugin, with the traceback above",
@@ -152,26 +186,28 @@ class _Child:
         finally:
             os._exit(status)
 
-    def _confine(self) -> None:
+    def _confine(self, channel: socket.socket) -> None:
         os.setsid()  # no terminal either
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        confinement.forget([self.channel.fileno(), *self.disks])
+        attendants = [one.attendant.fileno() for one in self.attempts if one.attendant]
+        confinement.forget([channel.fileno(), *self.disks, *attendants])
         os.chdir("/")
         os.umask(0o022)
         confinement.isolate(self.confined)
-        for index, launcher in enumerate(self.launcher.attempts()):
-            self._program(index).write_text(launcher.program)
+        for index, attempt in enumerate(self.attempts):
+            self._program(index).write_text(attempt.launcher.program)
             self._program(index).chmod(0o755)
         for placeholder in self._placeholders():
             placeholder.touch()
         os.umask(0o077)
-        confinement.limit(self.confined.timeout, self.launcher.memory << 20)
+        memory = max(attempt.launcher.memory for attempt in self.attempts)
+        confinement.limit(self.confined.timeout, memory << 20)
         confinement.become(self.confined.identity)
         confinement.die_with_parent()
         with contextlib.suppress(BlockingIOError):
-            if not self.channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            if not channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
                 os._exit(1)  # the parent died before
         scratch = str(self.confined.scratch)
         os.environ.update(
@@ -190,48 +226,59 @@ class _Child:
         """What libguestfs is told to be the disks."""
         return [self.confined.directory / f"disk{index}" for index in range(len(self.disks))]
 
-    def _work(self) -> None:
-        reporter = Reporter([StreamSink(os.dup(self.channel.fileno()))])
+    def _work(self, channel: socket.socket) -> None:
+        reporter = Reporter([StreamSink(os.dup(channel.fileno()))])
         with reporter.phase("appliance"):
             guest = self._guest(reporter)
         for disk in self.disks:
             os.close(disk)  # QEMU has its own, and nobody else needs one
-        if self.channel.recv(1) != b"g":
+        if channel.recv(1) != b"g":
             return
         self.job(guest, reporter)
         guest.flush()
-        self._tell(None, "", "")  # the appliance ends with this process
+        _tell(channel, None, "", "")  # the appliance ends with this process
 
     def _guest(self, reporter: Reporter) -> Guest:
         """Start the appliance in the best way that works. Raises ApplianceError."""
-        if self.launcher.warning:
-            reporter.warning(self.launcher.warning)
-        for index, launcher in enumerate(self.launcher.attempts()):
+        for index, attempt in enumerate(self.attempts):
+            launcher = attempt.launcher
+            if launcher.warning:
+                reporter.warning(launcher.warning)
             try:
-                return self._start(launcher, self._program(index))
-            except ApplianceError as error:
+                if attempt.error:
+                    raise attempt.error
+                return self._start(attempt, self._program(index))
+            except (ApplianceError, CommandError, DeadlineError) as error:
                 if launcher.fallback is None:
                     raise
                 reporter.warning(f"{error.message}; it is started in another way, which is slower")
         raise AssertionError  # the last attempt returned or raised
 
-    def _start(self, launcher: Launcher, program: Path) -> Guest:
+    def _start(self, attempt: _Attempt, program: Path) -> Guest:
+        launcher, attendant = attempt.launcher, attempt.attendant
         scratch = self.confined.scratch
         placeholders = self._placeholders()
         served = dict(zip(map(str, placeholders), self.disks, strict=True))
-        sizes = map(disk_server.size, self.disks)
+        sizes = dict(zip(placeholders, map(disk_server.size, self.disks), strict=True))
         if launcher.feature_cache:
             features.provide(launcher.feature_cache, program, scratch)
-        with disk_server.started(os.environ["SNF_DISKS"], served, launcher.patience):
-            return guest_module.start(
-                self.appliance,
-                launcher,
-                program,
-                scratch,
-                dict(zip(placeholders, sizes, strict=True)),
-            )
+        if attendant:
+            served["attendant"] = attendant.fileno()
+        try:
+            with disk_server.started(os.environ["SNF_DISKS"], served, launcher.patience):
+                guest = guest_module.start(self.appliance, launcher, program, scratch, sizes)
+        except ApplianceError:
+            if attendant:
+                attendant.shutdown(socket.SHUT_WR)
+                while attendant.recv(1):  # until nobody else has the disks open any more
+                    pass
+            raise
+        if attendant:
+            attendant.close()
+        return guest
 
-    def _tell(self, error: str | None, message: str, remedy: str) -> None:
-        line = json.dumps({"type": "result", "error": error, "message": message, "remedy": remedy})
-        with contextlib.suppress(OSError):
-            self.channel.sendall(line.encode() + b"\n")
+
+def _tell(channel: socket.socket, error: str | None, message: str, remedy: str) -> None:
+    line = json.dumps({"type": "result", "error": error, "message": message, "remedy": remedy})
+    with contextlib.suppress(OSError):
+        channel.sendall(line.encode() + b"\n")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from snf_core.errors import NetworkError
 from snf_core.network.links import Links
 from snf_core.network.node import Link
 
@@ -21,6 +24,12 @@ class FakeLinks(Links):
     def get(self, name: str) -> Link | None:
         """The link."""
         return self.links.get(name)
+
+    def rename(self, old: str, new: str) -> None:
+        """As the kernel does."""
+        if new in self.links:
+            raise NetworkError(f"{old} cannot be called {new}: another interface has that name")
+        self.links[new] = replace(self.links.pop(old), name=new)
 
     def default_route(self, table: int, family: str) -> str | None:
         """Its device."""

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from snf_core import appliance
+from snf_core.appliance import Appliance, Launcher
 from snf_core.config import Config
+from snf_core.contract import Hypervisor
 from snf_core.errors import ApplianceError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from snf_core.model import Disk
 
 FILES = ("kernel", "initrd", "root")
 
@@ -101,3 +106,62 @@ def test_one_that_is_replaced_meanwhile(
     monkeypatch.setattr(appliance, "locate", locate)
     with appliance.held(config) as found:
         assert found.directory == other
+
+
+class Half(Hypervisor):
+    """One that starts the appliance in a way of its own, or says why it cannot."""
+
+    fallback = "kvm"
+
+    def __init__(self, error: ApplianceError | None = None) -> None:
+        super().__init__(None)
+        self._error = error
+
+    def nic_event(self, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+        """None of them."""
+
+    def disk_name(self, disk: Disk) -> str:
+        """Never asked."""
+        return disk.path
+
+    def launcher(self, appliance: Appliance) -> Launcher:
+        """Two ways of its own."""
+        if self._error:
+            raise self._error
+        return Launcher("quick", 300, fallback=Launcher("slow", 300))
+
+
+def with_qemu(tmp_path: Path, *, there: bool) -> Config:
+    """A configuration for kvm, whose QEMU is there or not."""
+    qemu, file = tmp_path / "qemu", tmp_path / "snf.conf"
+    if there:
+        qemu.touch(0o755)
+    with file.open("a") as opened:
+        opened.write(f"[hypervisor.kvm]\nqemu = {qemu}\naccelerator = tcg\nresume = false\n")
+    return Config([file])
+
+
+def test_another_hypervisor_comes_last(made: Path, tmp_path: Path) -> None:
+    node = with_qemu(tmp_path, there=True)
+    first, second, last = appliance.launcher(Half(), appliance.locate(node), node).attempts()
+    assert [first.program, second.program] == ["quick", "slow"]
+    assert str(tmp_path / "qemu") in last.program
+    assert not last.warning
+
+
+def test_another_hypervisor_instead_of_one_that_cannot(made: Path, tmp_path: Path) -> None:
+    node = with_qemu(tmp_path, there=True)
+    half = Half(ApplianceError("there is no wind", remedy="whistle"))
+    [found] = appliance.launcher(half, appliance.locate(node), node).attempts()
+    assert str(tmp_path / "qemu") in found.program
+    assert found.warning == "the appliance is started by kvm: there is no wind"
+
+
+def test_where_the_other_cannot_either_both_say_why(made: Path, tmp_path: Path) -> None:
+    node = with_qemu(tmp_path, there=False)
+    *_, slow = appliance.launcher(Half(), appliance.locate(node), node).attempts()
+    assert slow.program == "slow"
+    half = Half(ApplianceError("there is no wind", remedy="whistle"))
+    with pytest.raises(ApplianceError, match=r"there is no wind; and kvm: .*qemu cannot") as caught:
+        appliance.launcher(half, appliance.locate(node), node)
+    assert caught.value.remedy == "whistle"
