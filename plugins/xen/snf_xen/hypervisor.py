@@ -1,4 +1,4 @@
-"""Xen's two kinds of guests: their NICs are wired, but they cannot be customized yet."""
+"""Xen's two kinds of guests: how their NICs are wired, and where they are customized."""
 
 from __future__ import annotations
 
@@ -6,28 +6,54 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from oslo_config import cfg
+
 from snf_core.contract import Hypervisor, NicScript
-from snf_core.errors import InvalidValueError, SnfError, UnsupportedError
-from snf_core.model import Action
+from snf_core.errors import InvalidValueError, SnfError
+from snf_core.model import Action, Twin
+from snf_xen.options import APPLIANCE
 from snf_xen.xenstore import Xenstore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from snf_core.appliance import Appliance, Launcher
+    from snf_core.contract import Finding, HostNic
     from snf_core.ganeti.generation import Ganeti
-    from snf_core.model import Disk, NicEvent
+    from snf_core.model import Disk, Nic, NicEvent
 
 LOG = logging.getLogger(__name__)
 
+OPTIONS = [
+    cfg.StrOpt(
+        "nics",
+        default="/etc/snf/nics",
+        help="Directory that describes NICs of domains that are not Ganeti's: DOMAIN/DEVICE, in "
+        "the format of Ganeti's NIC files. What is not there is bridged, as xl's keys say.",
+    ),
+    *APPLIANCE,
+]
+
+SCRIPTS = Path("/etc/xen/scripts")
+"""Where libxl looks for scripts."""
+
 _REASON = 1000
-"""Characters of a reason that Xen is told, of the 4096 bytes that xenstore takes at once."""
+"""Bytes of a reason that Xen is told, of the 4096 that xenstore takes at once."""
+
+
+def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
+    """The plugin's options, for oslo-config-generator."""
+    return [("hypervisor.xen-pvm", OPTIONS), ("hypervisor.xen-hvm", OPTIONS)]
 
 
 class Xen(Hypervisor):
     """What paravirtual and hardware-assisted guests have in common."""
 
     api_version = "1.0"
+    options = OPTIONS
+    fallback = "kvm"
+    nic_timeout: ClassVar[float] = 15
+    """libxl kills a vif script after 40 s. The rest is for taking back, on a node that is slow."""
     kind: ClassVar[str]
     """The hypervisor's name in Ganeti."""
     xenstore = Xenstore()
@@ -41,24 +67,33 @@ class Xen(Hypervisor):
 
         self._backend = nic.backend(environ)
         try:
-            return nic.nic_event(argv, environ, self.xenstore)
+            return nic.nic_event(argv, environ, self.xenstore, Path(self.conf.nics))
         except SnfError as error:
-            if "offline" not in argv:
+            if not {"offline", "remove"} & set(argv):
                 self._tell(error.message)
             raise
 
     def acknowledge(self, event: NicEvent) -> None:
-        """``hotplug-status`` is ``connected``: the guest's side may go on.
+        """``hotplug-status`` is ``connected``: the guest's side may go on, and knows its MTU.
 
-        Raises InvalidValueError where nobody said where Xen waits for it; CommandError.
+        For the tap of an emulated NIC nobody waits but for the script's exit status. Raises
+        InvalidValueError where nobody said where Xen waits for it; CommandError.
         """
-        if event.action is not Action.UP:
+        if event.action is not Action.UP or event.twin is Twin.EMULATED:
             return
         if not self._backend:
             raise InvalidValueError(
                 "XENBUS_PATH: missing from the environment", remedy="libxl sets it for vif scripts"
             )
-        self.xenstore.write({f"{self._backend}/hotplug-status": "connected"})
+        values = {f"{self._backend}/hotplug-status": "connected"}
+        try:
+            mtu = Path("/sys/class/net", event.final_name, "mtu").read_text().strip()
+        except OSError:
+            LOG.warning("%s has gone", event.final_name)
+        else:
+            frontend = "/local/domain/{}/device/vif/{}".format(*self._backend.split("/")[-2:])
+            values = {f"{frontend}/mtu": mtu, **values}
+        self.xenstore.write(values)
 
     def refuse(self, event: NicEvent, reason: str) -> None:
         """``hotplug-error`` is the reason, which ``xl create`` then prints."""
@@ -70,8 +105,9 @@ class Xen(Hypervisor):
             return
         from snf_core.report import printable
 
+        said = printable(reason).encode("ascii", "backslashreplace")[:_REASON].decode()
         values = {
-            f"{self._backend}/hotplug-error": f"snf: {printable(reason)[:_REASON]}",
+            f"{self._backend}/hotplug-error": f"snf: {said}",
             f"{self._backend}/hotplug-status": "error",
         }
         try:
@@ -79,17 +115,42 @@ class Xen(Hypervisor):
         except SnfError as error:
             LOG.warning("Xen is not told why: %s", error)
 
+    def host_nics(self) -> Iterator[HostNic]:
+        """Those whose vif script is ours; see ``snf_xen.host_nics``."""
+        from snf_xen import host_nics
+
+        return host_nics.listed(self.xenstore, hvm=self.kind == "xen-hvm")
+
+    def expect(self, instance: str, nics: Sequence[Nic], tags: frozenset[str]) -> None:
+        """Write the files that Ganeti writes only where it starts an instance."""
+        from snf_xen import nic_files
+
+        nic_files.write(instance, nics, tags)
+
     def disk_name(self, disk: Disk) -> str:
         """``/dev/xvdX``: Linux names all of Xen's paravirtual disks so, ``sda`` included."""
         return f"/dev/xvd{chr(ord('a') + disk.index)}"
 
     def launcher(self, appliance: Appliance) -> Launcher:
-        """Raises UnsupportedError."""
-        raise UnsupportedError(
-            f"hypervisor {self.kind}: guests cannot be customized with this version of snf-xen",
-            remedy="set the image property EXCLUDE_ALL_TASKS to yes to copy the image as it is, or "
-            "use the hypervisor kvm",
-        )
+        """The appliance in a paravirtual domain of its own; see ``snf_xen.helper``.
+
+        Raises ApplianceError where that cannot be had here.
+        """
+        from snf_xen import helper
+
+        return helper.launcher(appliance, self.conf)
+
+    def prepare(self, appliance: Appliance) -> Iterator[Finding]:
+        """Make what that domain boots."""
+        from snf_xen import helper
+
+        return helper.prepare(appliance)
+
+    def check(self, appliance: Appliance | None) -> Iterator[Finding]:
+        """Whether guests can be opened in that domain."""
+        from snf_xen import helper
+
+        return helper.check(appliance, self.conf)
 
 
 class XenPvm(Xen):
@@ -98,11 +159,23 @@ class XenPvm(Xen):
     kind = "xen-pvm"
 
     def nic_scripts(self, ganeti: Ganeti) -> Iterator[NicScript]:
-        """What Ganeti's vif script calls, for guests of both kinds, where there is a Xen."""
-        scripts = Path("/etc/xen/scripts")
-        if ganeti.calls("vif-ganeti", "vif-custom") and ganeti.place(scripts).is_dir():
+        """For guests of both kinds, where there is a Xen: what Ganeti's vif script calls, and what
+        ``script=vif-snf`` in the configuration of other domains names.
+        """
+        from snf_xen import nic
+
+        if ganeti.place(SCRIPTS).is_dir():
             words = ("event", "--hypervisor", self.kind)
-            yield NicScript(scripts / "vif-custom", words)
+            yield NicScript(SCRIPTS / "vif-snf", (*words, nic.XL))
+            if ganeti.calls("vif-ganeti", "vif-custom"):
+                yield NicScript(SCRIPTS / "vif-custom", words)
+
+    def check(self, appliance: Appliance | None) -> Iterator[Finding]:
+        """What NICs need, for guests of both kinds."""
+        from snf_xen import node
+
+        yield from super().check(appliance)
+        yield from node.findings(self.xenstore)
 
 
 class XenHvm(Xen):

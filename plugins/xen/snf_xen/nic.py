@@ -1,39 +1,47 @@
-"""NIC events as libxl delivers them to vif scripts, of NICs that Ganeti describes in files.
+"""NIC events as libxl delivers them to vif scripts.
 
-=============================== ================================ ============
-libxl calls the script with     for                              we make it
-=============================== ================================ ============
-``online type_if=vif``          a vif that has appeared          up
-``offline type_if=vif``         a vif that goes or is gone       down
-``add type_if=tap``             the tap of an emulated NIC       refused
-``remove type_if=tap``          the same, going                  nothing
-=============================== ================================ ============
+=============================== ============================================ ======
+libxl calls the script with     for                                          is
+=============================== ============================================ ======
+``online type_if=vif``          a vif that has appeared                      up
+``offline type_if=vif``         a vif that goes or is gone                   down
+``add type_if=tap``             the tap of an emulated NIC, after its vif    up
+``remove type_if=tap``          the same, going                              down
+=============================== ============================================ ======
 
-In the environment are ``vif`` (``vifDOMAIN.DEVICE``) and XENBUS_PATH, the vif's directory in
-xenstore (libxl_linux.c in Xen's source). The domain's name is in xenstore, and all else in the
-NIC's file, which Ganeti writes before it creates the domain.
+With the word ``xl`` before them, the domain is none of Ganeti's (see ``description``).
 
-That file was made to be sourced by a shell, and is parsed here.
+In the environment are ``vif`` (``vifDOMAIN.DEVICE``), XENBUS_PATH, the vif's directory in
+xenstore, and for an emulated NIC INTERFACE, its tap (libxl_linux.c in Xen's source). The domain's
+name is in xenstore, and so are the keys of its configuration that xl does not act on by itself:
+``vifname`` and ``mtu`` are ours to heed (xl-network-configuration(5)).
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from snf_core import model
-from snf_core.errors import InvalidValueError, NetworkError, SnfError, UnsupportedError
-from snf_core.ganeti.variables import Variables, parsed, script_nic
-from snf_core.model import Action, NicEvent
+from snf_core.errors import InvalidValueError, NetworkError, SnfError
+from snf_core.ganeti.variables import parsed
+from snf_core.model import Action, NicEvent, Twin
+from snf_xen import description
+from snf_xen.description import GANETI
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
+    from snf_xen.description import Described
     from snf_xen.xenstore import Xenstore
 
-NIC_DIRECTORY = Path("/var/run/ganeti/xen-hypervisor/nic")
-"""Holds INSTANCE/DEVICE, one file for each NIC."""
+XL = "xl"
+"""Stands before the arguments of a script for domains that are not Ganeti's."""
+
+EMULATED = "-emu"
+"""What the name of an emulated NIC's tap has behind that of its vif (libxl__device_nic_devname)."""
 
 _VIF = re.compile(r"vif([0-9]{1,5})\.([0-9]{1,3})")
 _BACKEND = re.compile(r"/?(local/domain/[0-9]+/)?backend/vif/([0-9]+)/([0-9]+)")
@@ -41,14 +49,10 @@ _BACKEND = re.compile(r"/?(local/domain/[0-9]+/)?backend/vif/([0-9]+)/([0-9]+)")
 _MOVING = re.compile(r"(.*)--(incoming|migratedaway)")
 """What xl calls a domain that migrates: on the node where it goes, and where it came from."""
 
-_QUOTED = re.compile(r'(TAGS|NETWORK_[A-Z0-9_]+)="(.*)"')
-_BARE = re.compile(r"(?!TAGS|NETWORK_)([A-Z][A-Z0-9_]*)=(.*)")
-_ORDER = ["TAGS", "NETWORK_", "MAC", "IP", "INTERFACE_INDEX", "INTERFACE_NAME", "INTERFACE_UUID",
-          "MODE", "LINK", "VLAN"]  # fmt: skip
-"""The variables of a NIC's file; NETWORK_ stands for all that begin with it."""
 
+class Vif(NamedTuple):
+    """A vif's name, and the numbers in it."""
 
-class _Vif(NamedTuple):
     name: str
     domain: str
     device: str
@@ -58,29 +62,52 @@ def nic_event(
     argv: Sequence[str],
     environ: Mapping[str, str],
     xenstore: Xenstore,
-    directory: Path = NIC_DIRECTORY,
-) -> NicEvent | None:
+    own: Path,
+    ganeti: Path = GANETI,
+) -> NicEvent:
     """The event of ``argv``: a word of ours, then the script's arguments as in the table above.
 
-    None where there is nothing to do. Raises InvalidValueError naming the argument or variable
-    that is missing or wrong; NetworkError where not enough is known of the NIC; UnsupportedError;
-    CommandError.
+    ``own`` and ``ganeti`` are the directories where the operator and Ganeti describe NICs. Raises
+    InvalidValueError naming the argument or variable that is missing or wrong; NetworkError where
+    not enough is known of the NIC; CommandError, DeadlineError.
     """
-    match list(argv[1:]):
+    words = list(argv[1:])
+    by_xl = words[:1] == [XL]
+    vif = vif_of(environ)
+    match words[by_xl:]:
         case ["online"] | ["online", "type_if=vif"]:
-            return _up(_vif(environ), environ, xenstore, directory)
-        case ["offline"] | ["offline", "type_if=vif"]:
-            return _down(_vif(environ), xenstore)
+            emulated = False
         case ["add", "type_if=tap"]:
-            raise UnsupportedError(
-                f"{_vif(environ).name}: emulated NICs cannot be wired",
-                remedy="use paravirtual ones: gnt-instance modify -H nic_type=paravirtual INSTANCE",
-            )
+            emulated = True
+        case ["offline"] | ["offline", "type_if=vif"]:
+            return _down(vif, vif.name, xenstore)
         case ["remove", "type_if=tap"]:
-            return None
-    raise InvalidValueError(
-        "arguments: not those of a vif script",
-        remedy="expected: online type_if=vif, or offline type_if=vif",
+            return _down(vif, _tap(vif, environ), xenstore)
+        case _:
+            raise InvalidValueError(
+                "arguments: not those of a vif script",
+                remedy="expected: online type_if=vif, offline type_if=vif, add type_if=tap or "
+                "remove type_if=tap",
+            )
+    interface = _tap(vif, environ) if emulated else vif.name
+    instance, _ = _instance(vif, xenstore)
+    keys = xenstore.tree(backend(environ) or f"backend/vif/{vif.domain}/{vif.device}")
+    device = int(vif.device)
+    if by_xl:
+        described = description.by_operator(instance, device, own, keys)
+    else:
+        described = description.by_ganeti(instance, device, ganeti)
+    twin = Twin.EMULATED if emulated else None
+    if not emulated and keys.get("type") == "vif_ioemu":
+        twin = Twin.PARAVIRTUAL
+    return NicEvent(
+        Action.UP,
+        interface,
+        instance,
+        replace(_checked(described, vif, instance, keys), mtu=_mtu(keys)),
+        described.tags,
+        rename=_rename(interface, twin, keys),
+        twin=twin,
     )
 
 
@@ -95,58 +122,74 @@ def backend(environ: Mapping[str, str]) -> str:
     found = _BACKEND.fullmatch(path)
     if not found:
         raise InvalidValueError(f"XENBUS_PATH: {path!r} is not the path of a vif in xenstore")
-    vif = _vif(environ)
+    vif = vif_of(environ)
     if found.groups()[1:] != (vif.domain, vif.device):
         raise InvalidValueError(f"XENBUS_PATH: {path!r}, but vif is {vif.name!r}")
     return path
 
 
-def _vif(environ: Mapping[str, str]) -> _Vif:
+def vif_of(environ: Mapping[str, str]) -> Vif:
+    """The vif that an event is about. Raises InvalidValueError."""
     name = environ.get("vif", "")
     found = _VIF.fullmatch(name)
     if not found:
         what = f"{name!r} is not the name of a vif" if name else "missing from the environment"
         raise InvalidValueError(f"vif: {what}", remedy="libxl sets it for vif scripts")
-    return _Vif(name, *found.groups())
+    return Vif(name, *found.groups())
 
 
-def _down(vif: _Vif, xenstore: Xenstore) -> NicEvent:
-    """Whatever is known no more, the vif is to be unwired."""
+def _tap(vif: Vif, environ: Mapping[str, str]) -> str:
+    expected = f"{vif.name}{EMULATED}"
+    if environ.get("INTERFACE", expected) != expected:
+        raise InvalidValueError(f"INTERFACE: {environ['INTERFACE']!r}, but vif is {vif.name!r}")
+    return expected
+
+
+def _down(vif: Vif, interface: str, xenstore: Xenstore) -> NicEvent:
+    """Whatever is known no more, the interface is to be unwired."""
     try:
         instance, moving = _instance(vif, xenstore)
     except SnfError:
         instance, moving = "", False
-    return NicEvent(Action.DOWN, vif.name, instance, local_only=moving)
+    return NicEvent(Action.DOWN, interface, instance, local_only=moving)
 
 
-def _up(vif: _Vif, environ: Mapping[str, str], xenstore: Xenstore, directory: Path) -> NicEvent:
-    instance, _ = _instance(vif, xenstore)
-    keys = backend(environ) or f"backend/vif/{vif.domain}/{vif.device}"
-    if xenstore.read(f"{keys}/vifname"):
-        raise UnsupportedError(
-            f"{vif.name}: interfaces are not renamed",
-            remedy="remove vifname= from the domain's configuration",
-        )
-    path = directory / instance / vif.device
-    text = _read_file(path, vif)
-    try:
-        variables = Variables(_values(text))
-        nic = script_nic(variables)
-        tags = variables.get("TAGS", model.tags) or frozenset()
-    except InvalidValueError as error:
-        raise InvalidValueError(f"{path}: {error.message}", remedy=error.remedy) from error
-    # A file that was left behind may be of a NIC that this one once was.
-    mac = (xenstore.read(f"{keys}/mac") or "").lower()
+def _checked(described: Described, vif: Vif, instance: str, keys: Mapping[str, str]) -> model.Nic:
+    """What is described, if it is this NIC: what was left behind may be of an earlier one."""
+    nic, mac = described.nic, keys.get("mac", "").lower()
     if (nic.mac, str(nic.index)) != (mac, vif.device):
         raise NetworkError(
-            f"{vif.name} is NIC {vif.device} of {instance} with MAC address {mac}, but {path} "
-            f"describes NIC {nic.index} with {nic.mac}",
-            remedy="stop and start the instance: Ganeti then writes the file anew",
+            f"{vif.name} is NIC {vif.device} of {instance} with MAC address {mac}, but "
+            f"{described.source} describes NIC {nic.index} with {nic.mac}",
+            remedy="of Ganeti's instances: stop and start it, and Ganeti describes its NICs anew; "
+            "of others: correct the description",
         )
-    return NicEvent(Action.UP, vif.name, instance, nic, tags)
+    return nic
 
 
-def _instance(vif: _Vif, xenstore: Xenstore) -> tuple[str, bool]:
+def _mtu(keys: Mapping[str, str]) -> int | None:
+    """What ``mtu=`` in the domain's configuration says. Raises InvalidValueError."""
+
+    def parse(value: str) -> int:
+        return model.mtu(int(value) if re.fullmatch("[0-9]{1,5}", value) else 0)
+
+    return parsed("mtu", keys.get("mtu", ""), parse)
+
+
+def _rename(interface: str, twin: Twin | None, keys: Mapping[str, str]) -> str:
+    """The name that ``vifname=`` in the domain's configuration asks for; empty if it has it.
+
+    Raises InvalidValueError, for the vif already where the tap could not have its.
+    """
+    name = keys.get("vifname", "")
+    if not name:
+        return ""
+    of_tap = parsed("vifname", f"{name}{EMULATED}" if twin else name, model.interface_name) or ""
+    name = of_tap if twin is Twin.EMULATED else name
+    return "" if name == interface else name
+
+
+def _instance(vif: Vif, xenstore: Xenstore) -> tuple[str, bool]:
     """The instance's name, by that of its domain, and whether it is migrating.
 
     Raises InvalidValueError where it is none; NetworkError.
@@ -158,37 +201,3 @@ def _instance(vif: _Vif, xenstore: Xenstore) -> tuple[str, bool]:
     if found is None:
         raise NetworkError(f"{vif.name}: {what} is not in xenstore")
     return found, moving is not None
-
-
-def _read_file(path: Path, vif: _Vif) -> str:
-    try:
-        return path.read_bytes().decode()
-    except FileNotFoundError as error:
-        raise NetworkError(
-            f"{vif.name}: Ganeti has not described this NIC on this node: there is no {path}",
-            remedy="it writes the file where it starts an instance, and not where it migrates one "
-            "to: use gnt-instance failover",
-        ) from error
-    except (OSError, ValueError) as error:
-        raise NetworkError(f"{path} cannot be read: {error}") from error
-
-
-def _values(text: str) -> dict[str, str]:
-    """The variables of a NIC's file.
-
-    As Ganeti writes them: TAGS and NETWORK_* in double quotes, all else bare, nothing escaped but
-    the blanks in TAGS, which no shell needs inside quotes. A NIC's name may hold line ends, and
-    then whatever it likes: hence the order, in which nothing optional follows the name.
-    """
-    values: dict[str, str] = {}
-    for line in text.removesuffix("\n").split("\n"):
-        found = _QUOTED.fullmatch(line) or _BARE.fullmatch(line)
-        if not found or found[1] in values:
-            raise InvalidValueError(f"{line!r} is not what Ganeti writes there")
-        values[found[1]] = found[2]
-    kinds = ["NETWORK_" if name.startswith("NETWORK_") else name for name in values]
-    places = [_ORDER.index(kind) for kind in kinds if kind in _ORDER]
-    if places != sorted(places):
-        raise InvalidValueError(f"not in Ganeti's order: {', '.join(values)}")
-    values["TAGS"] = values.get("TAGS", "").replace("\\ ", " ")
-    return values

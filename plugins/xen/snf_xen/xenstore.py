@@ -1,4 +1,4 @@
-"""xenstore, through Xen's own tools xenstore-read(1) and xenstore-write(1).
+"""xenstore, through Xen's own tools xenstore-read(1), xenstore-ls(1) and xenstore-write(1).
 
 A path without a slash in front is below the directory of the calling domain, dom0 as a rule.
 """
@@ -36,18 +36,37 @@ class Xenstore:
         What is not printable ASCII is as the tool shows it, after backslashes. Raises
         CommandError, DeadlineError.
         """
-        done = run([self._tool("xenstore-read"), path], timeout=_TIMEOUT, check=False)
-        if done.returncode == 0:
-            return done.stdout.decode("ascii", "replace").removesuffix("\n")
-        said = done.stderr.decode(errors="replace").strip()
-        if "couldn't read path" in said:
-            return None
-        raise CommandError(f"xenstore-read {path} failed: {said}", remedy=_REMEDY)
+        found = self._asked("xenstore-read", path, absent="couldn't read path")
+        return None if found is None else found.removesuffix("\n")
+
+    def tree(self, path: str) -> dict[str, str]:
+        """All keys below ``path``, as they are called from there on, and their values.
+
+        Empty where there are none. Values are as with ``read``. Raises CommandError,
+        DeadlineError.
+        """
+        found = self._asked("xenstore-ls", "-f", path, absent="xs_directory")
+        values = {}
+        for line in (found or "").split("\n"):
+            key, separator, value = line.removeprefix(f"{path.rstrip('/')}/").partition(' = "')
+            if separator:
+                values[key] = value.removesuffix('"')
+        return values
 
     def write(self, values: Mapping[str, str]) -> None:
         """Set keys, in their order. Raises CommandError, DeadlineError."""
         words = [word for path, value in values.items() for word in (path, _quoted(value))]
-        run([self._tool("xenstore-write"), *words], timeout=_TIMEOUT, remedy=_REMEDY)
+        run([self._tool("xenstore-write"), "--", *words], timeout=_TIMEOUT, remedy=_REMEDY)
+
+    def _asked(self, name: str, *words: str, absent: str) -> str | None:
+        """What a tool says, None where it says that what it is asked for is ``absent``."""
+        done = run([self._tool(name), *words], timeout=_TIMEOUT, check=False)
+        if done.returncode == 0:
+            return done.stdout.decode("ascii", "replace")
+        said = done.stderr.decode(errors="replace").strip()
+        if absent in said:
+            return None
+        raise CommandError(f"xenstore: {name} {words[-1]} failed: {said}", remedy=_REMEDY)
 
     def _tool(self, name: str) -> str:
         for place in self._places:

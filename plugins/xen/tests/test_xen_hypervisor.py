@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from snf_core.appliance import Appliance
 from snf_core.contract import NicScript
-from snf_core.errors import CommandError, InvalidValueError, NetworkError, UnsupportedError
+from snf_core.errors import CommandError, InvalidValueError, NetworkError
 from snf_core.ganeti.generation import Ganeti
-from snf_core.model import Action, Disk, Mode, Nic, NicEvent
+from snf_core.model import Action, Disk, Mode, Nic, NicEvent, Twin
 from snf_xen.hypervisor import Xen, XenHvm, XenPvm
+from snf_xen.node import findings
 from snf_xen.xenstore import Xenstore
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ class Store(Xenstore):
     def read(self, path: str) -> str | None:
         return {"/local/domain/5/name": "web1.gnt.test"}.get(path)
 
+    def tree(self, path: str) -> dict[str, str]:
+        return {}
+
     def write(self, values: Mapping[str, str]) -> None:
         if self._broken:
             raise CommandError("xenstored does not run")
@@ -48,7 +53,7 @@ class Store(Xenstore):
 
 def made(kind: type[Xen], store: Store) -> Xen:
     """The plugin, with a xenstore of ours."""
-    xen = kind(None)
+    xen = kind(SimpleNamespace(nics="/nowhere"))
     xen.xenstore = store
     return xen
 
@@ -57,16 +62,16 @@ def made(kind: type[Xen], store: Store) -> Xen:
 def test_a_vif_that_cannot_be_described_is_refused_in_xenstore(kind: type[Xen]) -> None:
     """There is no file of web1.gnt.test, as on the target of a migration."""
     store = Store()
-    with pytest.raises(NetworkError, match="Ganeti has not described this NIC"):
+    with pytest.raises(NetworkError, match="Ganeti has not described NIC 0"):
         made(kind, store).nic_event(ONLINE, ENVIRON)
     (error, reason), (status, value) = store.written
     assert (error, status) == ("backend/vif/5/0/hotplug-error", "backend/vif/5/0/hotplug-status")
-    assert reason.startswith("snf: vif5.0: Ganeti has not described this NIC on this node")
+    assert reason.startswith("snf: Ganeti has not described NIC 0 of web1.gnt.test on this node")
     assert value == "error"
 
 
 def test_a_reason_is_told_even_where_xenstore_cannot_be_written() -> None:
-    with pytest.raises(NetworkError, match="Ganeti has not described this NIC"):
+    with pytest.raises(NetworkError, match="Ganeti has not described NIC 0"):
         made(XenPvm, Store(broken=True)).nic_event(ONLINE, ENVIRON)
 
 
@@ -136,13 +141,6 @@ def test_names_of_disks(kind: type[Xen]) -> None:
     assert names == ["/dev/xvda", "/dev/xvdb", "/dev/xvdz"]
 
 
-@kinds
-def test_guests_are_not_customized_yet(kind: type[Xen]) -> None:
-    with pytest.raises(UnsupportedError, match=f"^hypervisor {kind.kind}: ") as caught:
-        kind(None).launcher(Appliance(Path("/nowhere"), Path("/nowhere"), 512))
-    assert "EXCLUDE_ALL_TASKS" in caught.value.remedy
-
-
 def node(root: Path, *, xen: bool, script: str) -> Ganeti:
     """A node with a Ganeti whose vif-ganeti is ``script``."""
     library = root / "usr/lib/ganeti"
@@ -153,16 +151,55 @@ def node(root: Path, *, xen: bool, script: str) -> Ganeti:
     return Ganeti((library,), root)
 
 
-def test_the_script_where_there_is_a_xen(tmp_path: Path) -> None:
+SNF = NicScript(
+    Path("/etc/xen/scripts/vif-snf"), ("event", "--hypervisor", "xen-pvm", "xl")
+)  # fmt: skip
+
+
+def test_the_scripts_where_there_is_a_xen(tmp_path: Path) -> None:
     ganeti = node(tmp_path, xen=True, script="exec /etc/xen/scripts/vif-custom")
     words = ("event", "--hypervisor", "xen-pvm")
-    expected = [NicScript(Path("/etc/xen/scripts/vif-custom"), words)]
-    assert list(XenPvm(None).nic_scripts(ganeti)) == expected
+    custom = NicScript(Path("/etc/xen/scripts/vif-custom"), words)
+    assert list(XenPvm(None).nic_scripts(ganeti)) == [SNF, custom]
     assert list(XenHvm(None).nic_scripts(ganeti)) == []  # there is but one, for both
 
 
-@pytest.mark.parametrize(
-    ("xen", "script"), [(False, "exec /etc/xen/scripts/vif-custom"), (True, "# vif-custom\n")]
-)
-def test_no_script_elsewhere(xen: bool, script: str, tmp_path: Path) -> None:
-    assert list(XenPvm(None).nic_scripts(node(tmp_path, xen=xen, script=script))) == []
+def test_xl_needs_no_ganeti(tmp_path: Path) -> None:
+    assert list(XenPvm(None).nic_scripts(node(tmp_path, xen=True, script="# vif-custom\n"))) == [
+        SNF
+    ]
+
+
+def test_no_script_without_a_xen(tmp_path: Path) -> None:
+    ganeti = node(tmp_path, xen=False, script="exec /etc/xen/scripts/vif-custom")
+    assert list(XenPvm(None).nic_scripts(ganeti)) == []
+
+
+def test_a_tap_is_not_waited_for() -> None:
+    store = Store()
+    xen = made(XenPvm, store)
+    xen.nic_event(OFFLINE, ENVIRON)
+    xen.acknowledge(replace(UP, interface="vif5.0-emu", twin=Twin.EMULATED))
+    assert store.written == []
+
+
+def test_what_is_wrong_with_a_node(tmp_path: Path) -> None:
+    (away,) = findings(Store(), tmp_path)
+    assert (away.well, away.fatal) == (False, False)
+    (tmp_path / "proc/xen").mkdir(parents=True)
+    (tmp_path / "proc/xen/capabilities").write_text("control_d\n")
+    found = list(findings(Xenstore([str(tmp_path)]), tmp_path))
+    assert [one.well for one in found] == [False] * 3
+    assert "xenstore-utils" in found[0].remedy
+    script = tmp_path / "etc/xen/scripts/vif-snf"
+    script.parent.mkdir(parents=True)
+    script.touch(0o755)
+    (tmp_path / "sys/bus/xen-backend/drivers/vif").mkdir(parents=True)
+    assert [one.well for one in findings(Domid(), tmp_path)] == [True] * 3
+
+
+class Domid(Store):
+    """A xenstore that knows the domain that asks."""
+
+    def read(self, path: str) -> str | None:
+        return "0" if path == "domid" else None

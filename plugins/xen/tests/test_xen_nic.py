@@ -6,21 +6,19 @@ import contextlib
 import ipaddress
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snf_core.errors import (
-    CommandError,
-    InvalidValueError,
-    NetworkError,
-    SnfError,
-    UnsupportedError,
-)
-from snf_core.model import Action, Mode, Network, Nic, NicEvent
-from snf_xen import nic
+from snf_core.errors import CommandError, InvalidValueError, NetworkError, SnfError
+from snf_core.model import Action, Mode, Network, Nic, NicEvent, Twin
+from snf_xen import description, nic
 from snf_xen.xenstore import Xenstore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 UUID = "3cd35ad8-7b4a-4b0c-8d7c-6f3d8b8f2a01"
 MAC = "aa:00:10:38:54:25"
@@ -82,6 +80,24 @@ class Store(Xenstore):
             raise CommandError("xenstored does not run")
         return self.values.get(path)
 
+    def tree(self, path: str) -> dict[str, str]:
+        below = f"{path}/"
+        return {
+            key.removeprefix(below): value
+            for key, value in self.values.items()
+            if key.startswith(below)
+        }
+
+
+def told(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    store: Store,
+    ganeti: Path = Path("/nowhere"),
+    own: Path = Path("/nowhere"),
+) -> NicEvent:
+    return nic.nic_event(argv, environ, store, own, ganeti)
+
 
 def named(name: str) -> Store:
     """One in which the domain has another name."""
@@ -96,10 +112,10 @@ def describe(directory: Path, text: str, instance: str = "web1.gnt.test", number
     (directory / instance / str(number)).write_bytes(text.encode(errors="surrogateescape"))
 
 
-def online(directory: Path, text: str, store: Store | None = None) -> NicEvent | None:
+def online(directory: Path, text: str, store: Store | None = None) -> NicEvent:
     """The event of a vif whose NIC's file is ``text``."""
     describe(directory, text)
-    return nic.nic_event(ONLINE, ENVIRON, store or Store(), directory)
+    return told(ONLINE, ENVIRON, store or Store(), directory)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +123,7 @@ def online(directory: Path, text: str, store: Store | None = None) -> NicEvent |
 )
 def test_a_bare_vif(argv: list[str], tmp_path: Path) -> None:
     describe(tmp_path, BARE)
-    assert nic.nic_event(argv, ENVIRON, Store(), tmp_path) == NicEvent(
+    assert told(argv, ENVIRON, Store(), tmp_path) == NicEvent(
         action=Action.UP,
         interface="vif5.0",
         instance="web1.gnt.test",
@@ -118,7 +134,6 @@ def test_a_bare_vif(argv: list[str], tmp_path: Path) -> None:
 
 def test_a_vif_in_a_network(tmp_path: Path) -> None:
     event = online(tmp_path, NETWORK)
-    assert event
     assert event.instance_tags == {"web", "public"}
     assert event.nic == Nic(
         index=0,
@@ -154,7 +169,6 @@ def test_tags_however_their_blanks_are_written(
     written: str, tags: set[str], tmp_path: Path
 ) -> None:
     event = online(tmp_path, BARE.replace(r'TAGS="itag2\ itag1"', written))
-    assert event
     assert event.instance_tags == tags
 
 
@@ -162,7 +176,6 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
     touched = tmp_path / "touched"
     text = NETWORK.replace("net 1", f"$(touch {touched})").replace("lan side", f"`touch {touched}`")
     event = online(tmp_path, text)
-    assert event
     assert event.nic
     assert event.nic.name == f"`touch {touched}`"
     assert event.nic.network
@@ -172,7 +185,6 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
 
 def test_a_name_may_hold_quotes(tmp_path: Path) -> None:
     event = online(tmp_path, NETWORK.replace("net 1", 'a"b').replace("lan side", '"lan"'))
-    assert event
     assert event.nic
     assert event.nic.name == '"lan"'
     assert event.nic.network
@@ -256,8 +268,8 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
 
 def test_a_nic_that_ganeti_has_not_described_here(tmp_path: Path) -> None:
     """As on the node to which an instance migrates."""
-    with pytest.raises(NetworkError, match=r"^vif5\.0: .* no .*/web1\.gnt\.test/0 ") as caught:
-        nic.nic_event(ONLINE, ENVIRON, named("web1.gnt.test--incoming"), tmp_path)
+    with pytest.raises(NetworkError, match=r" NIC 0 .* no .*/web1\.gnt\.test/0, and ") as caught:
+        told(ONLINE, ENVIRON, named("web1.gnt.test--incoming"), tmp_path)
     assert "gnt-instance failover" in caught.value.remedy
 
 
@@ -283,8 +295,7 @@ def test_a_domain_of_several_nics(tmp_path: Path) -> None:
         "/local/domain/32751/name": "web1.gnt.test",
         "backend/vif/32751/12/mac": MAC,
     }
-    event = nic.nic_event(ONLINE, environ, store, tmp_path)
-    assert event
+    event = told(ONLINE, environ, store, tmp_path)
     assert event.interface == "vif32751.12"
     assert event.nic
     assert event.nic.index == 12
@@ -296,7 +307,7 @@ def test_paths_in_xenstore_in_all_their_forms(prefix: str, tmp_path: Path) -> No
     environ = ENVIRON | {"XENBUS_PATH": f"{prefix}backend/vif/5/0"}
     store = Store()
     store.values = {f"{prefix}backend/vif/5/0/mac": MAC, "/local/domain/5/name": "web1.gnt.test"}
-    assert nic.nic_event(ONLINE, environ, store, tmp_path)
+    assert told(ONLINE, environ, store, tmp_path)
     assert nic.backend(environ) == environ["XENBUS_PATH"]
 
 
@@ -318,8 +329,8 @@ def test_other_paths_in_xenstore_are_refused(path: str) -> None:
 
 def test_a_plan_needs_no_path_in_xenstore(tmp_path: Path) -> None:
     describe(tmp_path, BARE)
-    event = nic.nic_event(["up", "online"], {"vif": "vif5.0"}, Store(), tmp_path)
-    assert event == nic.nic_event(ONLINE, ENVIRON, Store(), tmp_path)
+    event = told(["up", "online"], {"vif": "vif5.0"}, Store(), tmp_path)
+    assert event == told(ONLINE, ENVIRON, Store(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -335,13 +346,13 @@ def test_a_plan_needs_no_path_in_xenstore(tmp_path: Path) -> None:
 )
 def test_a_vif_that_goes(name: str, instance: str, local_only: bool) -> None:
     expected = NicEvent(Action.DOWN, "vif5.0", instance, local_only=local_only)
-    assert nic.nic_event(OFFLINE, ENVIRON, named(name)) == expected
+    assert told(OFFLINE, ENVIRON, named(name)) == expected
 
 
 def test_a_vif_goes_whatever_is_left_of_it() -> None:
     gone = Store()
     gone.values = {}
-    assert nic.nic_event(OFFLINE, ENVIRON, gone) == NicEvent(Action.DOWN, "vif5.0", "")
+    assert told(OFFLINE, ENVIRON, gone) == NicEvent(Action.DOWN, "vif5.0", "")
 
 
 @pytest.mark.parametrize(
@@ -349,29 +360,145 @@ def test_a_vif_goes_whatever_is_left_of_it() -> None:
 )
 def test_domains_that_cannot_be_instances(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidValueError, match=r"^the name of domain 5: "):
-        nic.nic_event(ONLINE, ENVIRON, named(name), tmp_path)
+        told(ONLINE, ENVIRON, named(name), tmp_path)
 
 
 def test_a_domain_without_a_name(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match=r"^vif5\.0: the name of domain 5 is not in xenstore"):
-        nic.nic_event(ONLINE, ENVIRON, named(""), tmp_path)
+        told(ONLINE, ENVIRON, named(""), tmp_path)
 
 
-def test_emulated_nics_are_refused(tmp_path: Path) -> None:
-    environ = ENVIRON | {"INTERFACE": "vif5.0-emu"}
+EMULATED = ENVIRON | {"INTERFACE": "vif5.0-emu"}
+ADD = ["event", "add", "type_if=tap"]
+
+
+def emulated(**more: str) -> Store:
+    """One in which the NIC is emulated."""
+    store = Store()
+    store.values["backend/vif/5/0/type"] = "vif_ioemu"
+    store.values |= {f"backend/vif/5/0/{key}": value for key, value in more.items()}
+    return store
+
+
+def test_an_emulated_nic_is_one_nic_of_two_interfaces(tmp_path: Path) -> None:
     describe(tmp_path, BARE)
-    assert nic.nic_event(ONLINE, environ, Store(), tmp_path)
-    with pytest.raises(UnsupportedError, match=r"^vif5\.0: emulated") as caught:
-        nic.nic_event(["event", "add", "type_if=tap"], environ, Store(), tmp_path)
-    assert "nic_type=paravirtual" in caught.value.remedy
-    assert nic.nic_event(["event", "remove", "type_if=tap"], environ, Store(), tmp_path) is None
+    vif = told(ONLINE, EMULATED, emulated(), tmp_path)
+    tap = told(ADD, EMULATED, emulated(), tmp_path)
+    assert (vif.interface, vif.twin) == ("vif5.0", Twin.PARAVIRTUAL)
+    assert (tap.interface, tap.twin) == ("vif5.0-emu", Twin.EMULATED)
+    assert (vif.nic, vif.instance, vif.instance_tags) == (tap.nic, tap.instance, tap.instance_tags)
+    removed = told(["event", "remove", "type_if=tap"], EMULATED, emulated())
+    assert removed == NicEvent(Action.DOWN, "vif5.0-emu", "web1.gnt.test")
 
 
-def test_interfaces_are_not_renamed(tmp_path: Path) -> None:
+def test_the_tap_of_another_vif_is_refused(tmp_path: Path) -> None:
+    environ = ENVIRON | {"INTERFACE": "vif6.0-emu"}
+    for argv in (ADD, ["event", "remove", "type_if=tap"]):
+        with pytest.raises(InvalidValueError, match=r"^INTERFACE: 'vif6.0-emu', but vif is "):
+            told(argv, environ, emulated(), tmp_path)
+
+
+def test_a_vif_that_is_to_have_another_name(tmp_path: Path) -> None:
     store = Store()
     store.values["backend/vif/5/0/vifname"] = "web0"
-    with pytest.raises(UnsupportedError, match=r"^vif5\.0: interfaces are not renamed"):
+    event = online(tmp_path, BARE, store)
+    assert (event.interface, event.rename, event.final_name) == ("vif5.0", "web0", "web0")
+    store.values["backend/vif/5/0/vifname"] = "vif5.0"
+    assert not online(tmp_path, BARE, store).rename
+    tap = told(ADD, EMULATED, emulated(vifname="web0"), tmp_path)
+    assert (tap.interface, tap.rename) == ("vif5.0-emu", "web0-emu")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_emulated"),
+    [("x" * 16, False), ("a/b", False), ("..", False), ("x" * 12, True), ("all", False)],
+)
+def test_names_that_no_interface_can_have(name: str, is_emulated: bool, tmp_path: Path) -> None:
+    store = emulated(vifname=name) if is_emulated else Store()
+    store.values["backend/vif/5/0/vifname"] = name
+    with pytest.raises(InvalidValueError, match=r"^vifname: "):
         online(tmp_path, BARE, store)
+
+
+def test_the_mtu_of_the_configuration(tmp_path: Path) -> None:
+    store = Store()
+    store.values["backend/vif/5/0/mtu"] = "9000"
+    found = online(tmp_path, BARE, store).nic
+    assert found
+    assert found.mtu == 9000
+    for wrong in ("67", "70000", "-1", "9000x"):
+        store.values["backend/vif/5/0/mtu"] = wrong
+        with pytest.raises(InvalidValueError, match=r"^mtu: "):
+            online(tmp_path, BARE, store)
+
+
+def by_xl(directory: Path, **keys: str) -> NicEvent:
+    """The event of a vif of a domain that Ganeti knows nothing of."""
+    store = Store()
+    store.values |= {f"backend/vif/5/0/{key}": value for key, value in keys.items()}
+    return told(["event", "xl", "online", "type_if=vif"], ENVIRON, store, own=directory)
+
+
+def test_without_a_description_what_xl_knows_is_bridged(tmp_path: Path) -> None:
+    event = by_xl(tmp_path, bridge="br0", ip="198.51.100.3", mtu="1400")
+    address = ipaddress.ip_address("198.51.100.3")
+    assert event.nic == Nic(0, MAC, Mode.BRIDGED, "br0", ip=address, mtu=1400)
+    assert event.instance == "web1.gnt.test"
+
+
+def test_a_description_of_the_operators(tmp_path: Path) -> None:
+    text = '# routed\n\nMODE=routed\n LINK=100\nIP=198.51.100.4\nTAGS="a b"\n'
+    describe(tmp_path, text)
+    event = by_xl(tmp_path, bridge="br0", ip="198.51.100.3")
+    address = ipaddress.ip_address("198.51.100.4")
+    assert event.nic == Nic(0, MAC, Mode.ROUTED, "100", ip=address)
+    assert event.instance_tags == {"a", "b"}
+    describe(tmp_path, f"MAC=aa:00:10:00:00:01\n{text}")
+    with pytest.raises(NetworkError, match=r"^vif5\.0 is NIC 0 .* describes NIC 0 with aa:00"):
+        by_xl(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("MODE=route\n", "MODE: 'route' is not"), ("IP=1\n", "MODE: missing"), ("what?", "is not")],
+)
+def test_what_is_wrong_in_it_is_named(text: str, reason: str, tmp_path: Path) -> None:
+    describe(tmp_path, text)
+    with pytest.raises(InvalidValueError, match=rf"/web1\.gnt\.test/0: .*{reason}"):
+        by_xl(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"ip": "198.51.100.3 198.51.100.4"}, "IP: "),
+        ({"bridge": "a b"}, "LINK: "),
+        ({"bridge": ""}, "LINK: missing"),
+    ],
+)
+def test_what_is_wrong_in_the_configuration_is_named(
+    keys: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidValueError, match=rf"^its configuration: {reason}"):
+        by_xl(tmp_path, **{"bridge": "br0", **keys})
+
+
+def test_ganetis_instances_are_never_taken_for_others(tmp_path: Path) -> None:
+    """Or the NIC of one that migrates would be without its filters."""
+    store = Store()
+    store.values["backend/vif/5/0/bridge"] = "br0"
+    with pytest.raises(NetworkError, match="there is no"):
+        told(ONLINE, ENVIRON, store, tmp_path / "none", own=tmp_path)
+
+
+def test_ganeti_is_asked_where_it_has_written_nothing(tmp_path: Path) -> None:
+    def ask(instance: str, index: int) -> dict[str, str]:
+        assert (instance, index) == ("web1", 3)
+        return {"MAC": MAC, "INTERFACE_INDEX": "3", "MODE": "bridged", "LINK": "br0", "TAGS": "a"}
+
+    nic, tags, source = description.by_ganeti("web1", 3, tmp_path, ask)
+    assert nic == Nic(3, MAC, Mode.BRIDGED, "br0")
+    assert (set(tags), source) == ({"a"}, "Ganeti's configuration")
 
 
 @pytest.mark.parametrize("action", ["online", "offline"])
@@ -381,7 +508,7 @@ def test_interfaces_are_not_renamed(tmp_path: Path) -> None:
 )
 def test_other_interfaces_are_refused(action: str, name: str) -> None:
     with pytest.raises(InvalidValueError, match=r"^vif: "):
-        nic.nic_event(["event", action], ENVIRON | {"vif": name}, Store())
+        told(["event", action], ENVIRON | {"vif": name}, Store())
 
 
 @pytest.mark.parametrize(
@@ -399,7 +526,7 @@ def test_other_interfaces_are_refused(action: str, name: str) -> None:
 )
 def test_arguments_that_are_none_are_named(argv: list[str]) -> None:
     with pytest.raises(InvalidValueError, match=r"^arguments: "):
-        nic.nic_event(argv, ENVIRON, Store())
+        told(argv, ENVIRON, Store())
 
 
 LINES = st.one_of(
@@ -419,7 +546,6 @@ def test_whatever_the_file_holds_is_an_event_or_an_error_of_ours(
         with tempfile.TemporaryDirectory() as directory, contextlib.suppress(SnfError):
             store = Store() if lines else named(name)
             event = online(Path(directory), "\n".join(some), store)
-            assert event
             assert event.interface == "vif5.0"
             assert event.nic
             assert event.nic.mac == MAC
