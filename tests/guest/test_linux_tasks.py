@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import time
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from snf_core.errors import GuestError
 from snf_core.image.customization import Customization
 from snf_core.image.nics import NicPlan
 from snf_core.image.properties import Properties
+from snf_os_linux.boot import CheckBoot
+from snf_os_linux.console import EnableConsole
 from snf_os_linux.family import Linux
 from snf_os_linux.identity import AssignHostname, ChangeMachineId
 from snf_os_linux.mount import MountImage
@@ -254,3 +257,36 @@ def test_all_tasks(lab: Laboratory, kind: str) -> None:
         f"etc/systemd/system/{UNIT}",
         f"etc/systemd/system/multi-user.target.wants/{UNIT}",
     }
+
+
+def test_guest_of_xen(lab: Laboratory) -> None:
+    """Where the guest keeps what is looked at behind links, and where it lacks something."""
+    [root] = lab.partition("/dev/sda", "gpt", [64])
+    lab.handle.mkfs("ext4", root)
+    modules = "/usr/lib/modules/6.1.0-9-amd64"
+    lab.write_tree(
+        root,
+        {
+            "/etc/inittab": "1:2345:respawn:/sbin/getty 38400 tty1\n",
+            "/etc/securetty": "tty1\n",
+            "/usr/sbin/getty": "",
+            "/boot/vmlinuz-6.1.0-9-amd64": "",
+            "/boot/config-6.1.0-9-amd64": "CONFIG_XEN=y\nCONFIG_XEN_PV=y\n",
+            "/boot/grub/grub.cfg": "menuentry 'x' {\n linux /boot/vmlinuz root=/dev/vda1\n}\n",
+            f"{modules}/modules.builtin": "kernel/drivers/char/mem.ko\n",
+            f"{modules}/modules.dep": "kernel/fs/xfs/xfs.ko.xz:\n",
+            f"{modules}/kernel/drivers/block/xen-blkfront.ko.xz": "",
+        },
+    )
+    lab.handle.mount(root, "/")
+    lab.handle.ln_s("usr/lib", "/lib")
+    lab.handle.chmod(0o600, "/etc/securetty")
+    request = dataclasses.replace(_request(root), hypervisor="xen-pvm", disk_name="/dev/xvda")
+    drivers, names = CheckBoot(None).run(lab.guest, request)
+    assert "xen-netfront" in drivers
+    assert "/boot/grub/grub.cfg line 2 in the guest names /dev/vda1" in names
+    assert list(EnableConsole(None).run(lab.guest, request)) == []
+    table = lab.guest.read("/etc/inittab") or ""
+    assert table.splitlines()[1] == "hvc0:2345:respawn:/usr/sbin/getty -L 115200 hvc0 vt100"
+    assert lab.guest.read("/etc/securetty") == "tty1\nhvc0\n"
+    assert lab.handle.lstatns("/etc/securetty")["st_mode"] & 0o7777 == 0o600
