@@ -58,8 +58,10 @@ TASKS = [
     "AssignHostname",
     "ChangeMachineId",
     "ChangePassword",
+    "CheckBoot",
     "ConfigureNetwork",
     "DeleteSSHKeys",
+    "EnableConsole",
     "UmountImage",
 ]
 

@@ -40,6 +40,8 @@ EXPECTED = {
         "snf.guest.task linux.ChangePassword",
         "snf.guest.task linux.ConfigureNetwork",
         "snf.guest.task linux.DeleteSSHKeys",
+        "snf.guest.task linux.CheckBoot",
+        "snf.guest.task linux.EnableConsole",
     },
     "snf-os-windows": {
         "snf.guest windows",
