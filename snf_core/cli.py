@@ -253,9 +253,11 @@ def _appliance(_arguments: argparse.Namespace, config: Config) -> int:
 
 def _network(arguments: argparse.Namespace, config: Config) -> int:
     from snf_core.network import command
+    from snf_core.network.deadline import process_start
 
     act = {"up": command.up, "down": command.down, "event": command.event}[arguments.what]
-    act([arguments.what, *arguments.words], os.environ, config, arguments.hypervisor)
+    words = [arguments.what, *arguments.words]
+    act(words, os.environ, config, arguments.hypervisor, began=process_start())
     return 0
 
 

@@ -62,28 +62,44 @@ def engine(config: Config) -> Iterator[Engine]:
 
 
 def up(
-    argv: Sequence[str], environ: Mapping[str, str], config: Config, hypervisor_name: str
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    config: Config,
+    hypervisor_name: str,
+    *,
+    began: float | None = None,
 ) -> None:
     """``snf network up``: wire a NIC. ``argv`` is what follows ``snf network``.
 
+    ``began``: when the hypervisor began to wait, as time.monotonic() has it; None for now.
     Raises InvalidValueError for an event that is not acceptable, before anything is touched;
     NetworkError where the NIC cannot be wired; ConfigError; PluginError.
     """
-    _handle(Action.UP, argv, environ, config, hypervisor_name)
+    _handle(Action.UP, argv, environ, config, hypervisor_name, began=began)
 
 
 def down(
-    argv: Sequence[str], environ: Mapping[str, str], config: Config, hypervisor_name: str
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    config: Config,
+    hypervisor_name: str,
+    *,
+    began: float | None = None,
 ) -> None:
     """``snf network down``: take back what ``up`` did. Raises the same."""
-    _handle(Action.DOWN, argv, environ, config, hypervisor_name)
+    _handle(Action.DOWN, argv, environ, config, hypervisor_name, began=began)
 
 
 def event(
-    argv: Sequence[str], environ: Mapping[str, str], config: Config, hypervisor_name: str
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    config: Config,
+    hypervisor_name: str,
+    *,
+    began: float | None = None,
 ) -> None:
     """``snf network event``: up or down, as the event itself says. Raises the same."""
-    _handle(None, argv, environ, config, hypervisor_name)
+    _handle(None, argv, environ, config, hypervisor_name, began=began)
 
 
 def _handle(
@@ -92,10 +108,12 @@ def _handle(
     environ: Mapping[str, str],
     config: Config,
     hypervisor_name: str,
+    *,
+    began: float | None,
 ) -> None:
     """Read the event and do what it asks for, as long as the hypervisor waits for it."""
     hypervisor = extension.make(extension.HYPERVISOR, hypervisor_name, config)
-    deadline = Deadline(hypervisor.nic_timeout)
+    deadline = Deadline(hypervisor.nic_timeout, began)
     with deadline.kept():
         told = _event(action, argv, environ, hypervisor, hypervisor_name)
     if told is not None:

@@ -12,7 +12,7 @@ import pytest
 from snf_core.errors import DeadlineError, NetworkError
 from snf_core.model import Action, Mode, Nic, NicEvent, Twin
 from snf_core.network import renaming
-from snf_core.network.deadline import Deadline
+from snf_core.network.deadline import Deadline, process_start
 from snf_core.network.document import Documents
 from snf_core.network.engine import Engine
 from snf_core.network.reconcile import reconcile
@@ -149,6 +149,13 @@ def test_the_time_counts_from_the_beginning() -> None:
     with pytest.raises(DeadlineError), deadline.kept():
         time.sleep(60)
     with pytest.raises(DeadlineError), deadline.kept():
+        time.sleep(60)
+
+
+def test_the_time_counts_from_when_the_script_was_started() -> None:
+    assert process_start() <= time.monotonic()
+    assert process_start() == pytest.approx(process_start(), abs=0.1)
+    with pytest.raises(DeadlineError), Deadline(3600, time.monotonic() - 3600).kept():
         time.sleep(60)
 
 

@@ -52,7 +52,7 @@ class Xen(Hypervisor):
     api_version = "1.0"
     options = OPTIONS
     fallback = "kvm"
-    nic_timeout: ClassVar[float] = 15
+    nic_timeout: ClassVar[float] = 20
     """libxl kills a vif script after 40 s. The rest is for taking back, on a node that is slow."""
     kind: ClassVar[str]
     """The hypervisor's name in Ganeti."""
