@@ -53,7 +53,7 @@ def test_pygrub(debian: Template, tmp_path: Path) -> None:
         assert guest.kind_and_root() == ["PV", ROOT]
         # networkd leaves a link alone until udevd, which the short boot lacks, has seen it.
         guest.run("systemctl start systemd-udevd systemd-udev-trigger systemd-networkd")
-        look = "ip -4 -o address show eth0 | grep -o '192.0.2.2/24'"
+        look = "ip -4 -o address show | grep -o '192.0.2.2/24'"  # by whatever name
         assert guest.run(f"until {look}; do sleep 1; done") == "192.0.2.2/24\n"
 
 
