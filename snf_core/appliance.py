@@ -276,6 +276,15 @@ def _prepare(built: Appliance, config: Config) -> Iterator[Finding]:
             yield Finding(False, f"{name}: {error.message}", error.remedy, fatal=False)
 
 
+def tidy(config: Config) -> Iterator[Finding]:
+    """Let every hypervisor take away what killed deployments have left of appliances."""
+    for name in extension.names(extension.HYPERVISOR):
+        try:
+            yield from extension.make(extension.HYPERVISOR, name, config).tidy(config.runtime())
+        except SnfError as error:
+            yield Finding(False, f"{name}: {error.message}", error.remedy)
+
+
 @contextlib.contextmanager
 def _locked(parent: Path) -> Iterator[None]:
     """Keep others from building below ``parent`` meanwhile."""

@@ -11,7 +11,7 @@ from snf_core.ganeti import plaintext
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from snf_core.config import Config
     from snf_core.contract import Finding
@@ -102,8 +102,8 @@ def _add_node_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     config.add_argument("what", choices=["check", "sample"])
     config.set_defaults(command=_config)
 
-    appliance = commands.add_parser("appliance", help="build the isolated appliance")
-    appliance.add_argument("what", choices=["build"])
+    appliance = commands.add_parser("appliance", help="the isolated appliance")
+    appliance.add_argument("what", choices=["build", "tidy"])
     appliance.set_defaults(command=_appliance)
 
 
@@ -198,8 +198,12 @@ def _add_ganeti(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _doctor(arguments: argparse.Namespace, config: Config) -> int:
     from snf_core import doctor
 
+    return _say_all(doctor.examine(config, arguments.config))
+
+
+def _say_all(findings: Iterable[Finding]) -> int:
     failed = False
-    for finding in doctor.examine(config, arguments.config):
+    for finding in findings:
         _say(finding)
         failed = failed or (finding.fatal and not finding.well)
     return 1 if failed else 0
@@ -222,13 +226,7 @@ def _plugins(arguments: argparse.Namespace, _config: Config) -> int:
     if arguments.json:
         print(json.dumps([dataclasses.asdict(plugin) for plugin in found], indent=1))
     else:
-        rows = [("NAMESPACE", "NAME", "DISTRIBUTION", "VERSION", "STATUS")] + [
-            (p.namespace, p.name, p.distribution, p.version, p.error or "ok") for p in found
-        ]
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        for row in rows:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-            print("  ".join([*cells, row[4]]))
+        print(extension.table(found))
     return 1 if any(plugin.error for plugin in found) else 0
 
 
@@ -244,9 +242,11 @@ def _config(arguments: argparse.Namespace, config: Config) -> int:
     return 1 if sentences else 0
 
 
-def _appliance(_arguments: argparse.Namespace, config: Config) -> int:
+def _appliance(arguments: argparse.Namespace, config: Config) -> int:
     from snf_core import appliance
 
+    if arguments.what == "tidy":
+        return _say_all(appliance.tidy(config))
     print(appliance.build(config, _say).directory)
     return 0
 

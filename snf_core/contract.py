@@ -148,6 +148,13 @@ class Hypervisor(Plugin):
         """
         yield from ()
 
+    def tidy(self, runtime: Path) -> Iterator[Finding]:
+        """Take away what is left of appliances that nobody looks after any more, and say what.
+
+        Whoever did was killed. ``runtime`` is the appliance's ``boot_cache``. Called every minute.
+        """
+        yield from ()
+
     def check(self, appliance: Appliance | None) -> Iterator[Finding]:
         """What ``snf doctor`` says of this hypervisor on this node.
 

@@ -141,6 +141,17 @@ def listing() -> Iterator[Listed]:
                 yield _listed(entry, functools.partial(_undefined, namespace, sorted(known)))
 
 
+def table(found: Sequence[Listed]) -> str:
+    """The same for people to read: a line for each, below a heading."""
+    rows = [("NAMESPACE", "NAME", "DISTRIBUTION", "VERSION", "STATUS")] + [
+        (p.namespace, p.name, p.distribution, p.version, p.error or "ok") for p in found
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=False)] for row in rows)
+    lines = ("  ".join([*cells, row[4]]) for cells, row in zip(padded, rows, strict=True))
+    return "\n".join(lines)
+
+
 def points() -> Iterator[ExtensionPoint[contract.Plugin]]:
     """The core's extension points, then those that plugins define (broken ones left out)."""
     yield from CORE_POINTS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from pathlib import Path
@@ -55,6 +56,8 @@ def test_what_is_written_to_the_file_is_on_the_device_at_once(disk: int) -> None
         os.pwrite(device.fileno(), bytes(512), 8192)
         os.pwrite(device.fileno(), b"from the device".ljust(512), 8192)
         os.fsync(device.fileno())
+        with pytest.raises(BlockingIOError):  # as udevd asks whether it may look at it
+            fcntl.flock(device, fcntl.LOCK_SH | fcntl.LOCK_NB)
     assert os.pread(disk, 15, 8192) == b"from the device"
     made.close()
     assert not Path("/sys/block", Path(made.path).name, "loop").exists()

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from snf_core import appliance
+from snf_core import appliance, extension
 from snf_core.appliance import Appliance, Launcher
 from snf_core.config import Config
-from snf_core.contract import Hypervisor
-from snf_core.errors import ApplianceError
+from snf_core.contract import Finding, Hypervisor
+from snf_core.errors import ApplianceError, CommandError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from snf_core.model import Disk
@@ -165,3 +165,22 @@ def test_where_the_other_cannot_either_both_say_why(made: Path, tmp_path: Path) 
     with pytest.raises(ApplianceError, match=r"there is no wind; and kvm: .*qemu cannot") as caught:
         appliance.launcher(half, appliance.locate(node), node)
     assert caught.value.remedy == "whistle"
+
+
+def test_what_one_hypervisor_cannot_tidy_does_not_keep_others_from_it(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def tidy(self, runtime: Path) -> Iterator[Finding]:
+            raise CommandError("xl failed", remedy="see its log")
+
+    class Tidy:
+        def tidy(self, runtime: Path) -> Iterator[Finding]:
+            yield Finding(True, f"nothing of {runtime} is left")
+
+    both = {"one": Broken(), "two": Tidy()}
+    monkeypatch.setattr(extension, "names", lambda _: list(both))
+    monkeypatch.setattr(extension, "make", lambda _, name, __: both[name])
+    first, second = appliance.tidy(config)
+    assert first == Finding(False, "one: xl failed", "see its log")
+    assert second == Finding(True, f"nothing of {config.runtime()} is left")

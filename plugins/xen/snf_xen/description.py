@@ -33,6 +33,9 @@ _ORDER = ["TAGS", "NETWORK_", "MAC", "IP", "INTERFACE_INDEX", "INTERFACE_NAME", 
           "MODE", "LINK", "VLAN"]  # fmt: skip
 """The variables of a NIC's file; NETWORK_ stands for all that begin with it."""
 
+_OF_NETWORKS = ("NAME", "UUID", "TAGS", "SUBNET", "GATEWAY", "SUBNET6", "GATEWAY6", "MAC_PREFIX")
+_NAMES = (*(name for name in _ORDER if name != "NETWORK_"), *map("NETWORK_{}".format, _OF_NETWORKS))
+
 
 class Described(NamedTuple):
     """A NIC, and the tags of its domain."""
@@ -81,7 +84,7 @@ def by_operator(domain: str, device: int, directory: Path, known: Mapping[str, s
     text = _read(path)
     given = {"MAC": known.get("mac", ""), "INTERFACE_INDEX": str(device)}
     if text is not None:
-        return _described(str(path), lambda: given | _values(_without_comments(text)))
+        return _described(str(path), lambda: given | _known(_values(_without_comments(text))))
     given |= {"MODE": "bridged", "LINK": known.get("bridge", ""), "IP": known.get("ip", "")}
     return _described("its configuration", lambda: given)
 
@@ -131,6 +134,14 @@ def _in_order(values: dict[str, str]) -> dict[str, str]:
     places = [_ORDER.index(kind) for kind in kinds if kind in _ORDER]
     if places != sorted(places):
         raise InvalidValueError(f"not in Ganeti's order: {', '.join(values)}")
+    return values
+
+
+def _known(values: dict[str, str]) -> dict[str, str]:
+    """The same, if all of it means something: what is misspelt must not be what a NIC lacks."""
+    for name in values:
+        if name not in _NAMES:
+            raise InvalidValueError(f"{name} means nothing", remedy=f"known: {', '.join(_NAMES)}")
     return values
 
 

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from snf_core.errors import ApplianceError, DeadlineError, SnfError
+from snf_core.errors import ApplianceError, CommandError, DeadlineError, SnfError
 from snf_core.run import run
 from snf_xen.store import Connection
 
@@ -98,7 +98,7 @@ def create(plan: Plan) -> int:
     run([*words, *plan.words()], timeout=_CREATION, remedy="see /var/log/xen")
     number = listing().get(plan.name)
     if number is None:
-        raise ApplianceError(f"domain {plan.name} died", remedy="see xl dmesg")
+        raise CommandError(f"domain {plan.name} died", remedy="see xl dmesg")
     return number
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _CAPABILITIES = Path("/proc/xen/capabilities")
 _DEVICES = ("xenbus", "gntdev", "evtchn")
+_LOCKS = "xen"
+"""The directory of locks in that of what belongs to this boot."""
 
 
 def launcher(appliance: Appliance, conf: Any) -> Launcher:
@@ -40,7 +42,7 @@ def launcher(appliance: Appliance, conf: Any) -> Launcher:
         ramdisk=prepared.ramdisk,
         root=appliance.root,
         memory=conf.appliance_memory,
-        directory=appliance.boot_cache / "xen",
+        directory=appliance.boot_cache / _LOCKS,
         patience=conf.memory_timeout,
         ballooning=conf.memory_from_dom0,
     )
@@ -87,11 +89,20 @@ def prepare(appliance: Appliance) -> Iterator[Finding]:
     yield Finding(True, "the appliance can be started in a domain of its own")
 
 
-def check(appliance: Appliance | None, conf: Any) -> Iterator[Finding]:
-    """Whether a helper domain can be used here; where not, the appliance is emulated, if at all.
+def tidy(runtime: Path) -> Iterator[Finding]:
+    """Destroy helper domains that nobody looks after. Raises CommandError, DeadlineError."""
+    if not (is_dom0() and shutil.which("xl", path=PATH)):
+        return
+    from snf_xen import domain
 
-    Destroys helper domains that nobody looks after.
-    """
+    directory = runtime / _LOCKS
+    if domain.left_over(domain.listing(), domain.held(directory)):  # most often there is none
+        for name in domain.swept(directory):
+            yield Finding(True, f"the helper domain {name}, which was left over, is destroyed")
+
+
+def check(appliance: Appliance | None, conf: Any) -> Iterator[Finding]:
+    """Whether a helper domain can be used here; where not, the appliance is emulated, if at all."""
     if appliance is None or not (is_dom0() or shutil.which("xl", path=PATH)):
         return  # a node of another hypervisor
     try:
@@ -99,8 +110,6 @@ def check(appliance: Appliance | None, conf: Any) -> Iterator[Finding]:
         from snf_xen import domain
 
         free = domain.free_memory()
-        for name in domain.swept(appliance.boot_cache / "xen"):
-            yield Finding(True, f"the helper domain {name}, which was left over, is destroyed")
     except SnfError as error:
         statement = f"guests are not opened in a domain of their own: {error.message}"
         yield Finding(False, statement, error.remedy, fatal=False)

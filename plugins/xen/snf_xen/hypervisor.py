@@ -146,12 +146,6 @@ class Xen(Hypervisor):
 
         return helper.prepare(appliance)
 
-    def check(self, appliance: Appliance | None) -> Iterator[Finding]:
-        """Whether guests can be opened in that domain."""
-        from snf_xen import helper
-
-        return helper.check(appliance, self.conf)
-
 
 class XenPvm(Xen):
     """Paravirtual guests."""
@@ -170,11 +164,17 @@ class XenPvm(Xen):
             if ganeti.calls("vif-ganeti", "vif-custom"):
                 yield NicScript(SCRIPTS / "vif-custom", words)
 
-    def check(self, appliance: Appliance | None) -> Iterator[Finding]:
-        """What NICs need, for guests of both kinds."""
-        from snf_xen import node
+    def tidy(self, runtime: Path) -> Iterator[Finding]:
+        """Destroy helper domains that nobody looks after, for guests of both kinds."""
+        from snf_xen import helper
 
-        yield from super().check(appliance)
+        return helper.tidy(runtime)
+
+    def check(self, appliance: Appliance | None) -> Iterator[Finding]:
+        """Whether guests of both kinds can be opened in that domain, and what their NICs need."""
+        from snf_xen import helper, node
+
+        yield from helper.check(appliance, self.conf)
         yield from node.findings(self.xenstore)
 
 

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from snf_core.errors import ApplianceError
+from snf_core.errors import ApplianceError, CommandError
 
 _CONTROL = Path("/dev/loop-control")
 _CTL_GET_FREE, _CONFIGURE, _GET_STATUS64 = 0x4C82, 0x4C0A, 0x4C05
@@ -60,7 +60,8 @@ class Loop:
 def attach(descriptor: int) -> Loop:
     """A loop device of an open file or block device; as writable as that is open.
 
-    Raises ApplianceError.
+    It is locked: udevd leaves it alone meanwhile, which would look for file systems in what is
+    a tenant's (https://systemd.io/BLOCK_DEVICE_LOCKING). Raises CommandError.
     """
     info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, _AUTOCLEAR, b"", b"", b"", 0, 0)
     try:
@@ -73,18 +74,19 @@ def attach(descriptor: int) -> Loop:
             path = f"/dev/loop{number}"
             device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
+                fcntl.flock(device, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 fcntl.ioctl(device, _CONFIGURE, _CONFIG.pack(descriptor, 0, info))
             except OSError as error:
                 os.close(device)
-                if error.errno != errno.EBUSY:
+                if error.errno not in {errno.EBUSY, errno.EWOULDBLOCK}:
                     raise
                 continue
             return Loop(device, path)
     except OSError as error:
-        raise ApplianceError(
+        raise CommandError(
             f"no loop device can be made: {error.strerror}", remedy="modprobe loop"
         ) from error
-    raise ApplianceError("no loop device is free", remedy="see losetup -a")
+    raise CommandError("no loop device is free", remedy="see losetup -a")
 
 
 def made_of(device: int) -> tuple[int, int, int]:

@@ -549,3 +549,12 @@ def test_whatever_the_file_holds_is_an_event_or_an_error_of_ours(
             assert event.interface == "vif5.0"
             assert event.nic
             assert event.nic.mac == MAC
+
+
+def test_a_misspelt_variable_of_the_operators_is_refused(tmp_path: Path) -> None:
+    """Or the NIC would lack what it was meant to have: its filters, say."""
+    (tmp_path / "web1").mkdir()
+    file = tmp_path / "web1/0"
+    file.write_text('NETWORK_TAG="filtered"\nMODE=bridged\nLINK=br0\n')
+    with pytest.raises(InvalidValueError, match="NETWORK_TAG means nothing"):
+        description.by_operator("web1", 0, tmp_path, {"mac": "aa:00:10:38:54:25"})
