@@ -90,7 +90,7 @@ test-ganeti: setup .make/ganeti  ## a real cluster, from adding an instance to r
 	$(PYTEST) tests/ganeti
 
 test-xen: setup  ## a real Xen: its NICs, guests and appliance, and Ganeti on it
-	$(PYTHON) -m tests.xen --wheels --timeout 5400
+	$(PYTHON) -m tests.xen --wheels --timeout 1800
 
 bench: setup .make/ganeti  ## figures, side by side with peers
 	@./tests/install-packages $(BENCH_PACKAGES)

@@ -172,7 +172,6 @@ BAD_INSTANCES = {
     },
     "NIC_0_LINK": Bad({"NIC_0_LINK": "a bridge"}, "NIC_0_LINK: "),
     "HYPERVISOR": Bad({"HYPERVISOR": "chroot"}, "'chroot'"),
-    "later hypervisor": Bad({"HYPERVISOR": "xen-pvm"}, "xen-pvm"),
 }
 
 

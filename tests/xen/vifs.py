@@ -57,6 +57,7 @@ def node() -> Iterator[None]:
     snf("network", "install")
     CONFIGURATION.parent.mkdir(exist_ok=True)
     CONFIGURATION.write_text(UPLINK_GROUP)
+    snf("network", "reconcile")  # the rules may be those of another module's configuration
     try:
         run("ip", "link", "add", BRIDGE, "mtu", "9000", "type", "bridge")
         run("ip", "address", "add", f"{HOST}/24", "dev", BRIDGE)
