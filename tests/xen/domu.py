@@ -254,7 +254,9 @@ class Guest:
     def _attach(self, *, booting: bool) -> None:
         found = _wait(lambda: domid(self.name), f"{self.name} to be there")
         key = f"/local/domain/{found}/console/tty"
-        self._console = _Console(self.name, _wait(lambda: xenstore(key), key), fresh=booting)
+        self._console = _Console(
+            self.name, _wait(lambda: xenstore(key) or None, key), fresh=booting
+        )
         self.domid = found
         if booting:
             self._console.greeted()
