@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from snf_core.appliance import Appliance
 
-_CAPABILITIES = Path("/proc/xen/capabilities")
+_CAPABILITIES = Path("proc/xen/capabilities")
 _DEVICES = ("xenbus", "gntdev", "evtchn")
 _LOCKS = "xen"
 """The directory of locks in that of what belongs to this boot."""
@@ -71,10 +71,10 @@ def check_node() -> None:
             )
 
 
-def is_dom0() -> bool:
-    """Whether this system is the one that controls Xen."""
+def is_dom0(root: Path = Path("/")) -> bool:
+    """Whether the system below ``root`` is the one that controls Xen."""
     try:
-        return "control_d" in _CAPABILITIES.read_text()
+        return "control_d" in (root / _CAPABILITIES).read_text()
     except OSError:
         return False
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from snf_core.contract import Finding
 from snf_core.errors import SnfError
+from snf_xen.helper import is_dom0
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,7 @@ _BACKEND = Path("sys/bus/xen-backend/drivers/vif")
 
 def findings(xenstore: Xenstore, root: Path = Path("/")) -> Iterator[Finding]:
     """xenstore, the kernel's backend, and the scripts in place. Nothing else without a Xen."""
-    if not _is_dom0(root):
+    if not is_dom0(root):
         return  # a node of another hypervisor
     try:
         there = xenstore.read("domid") is not None
@@ -42,10 +43,3 @@ def findings(xenstore: Xenstore, root: Path = Path("/")) -> Iterator[Finding]:
         'run "snf network install", for domains that are not Ganeti\'s',
         fatal=False,
     )
-
-
-def _is_dom0(root: Path) -> bool:
-    try:
-        return "control_d" in (root / "proc/xen/capabilities").read_text()
-    except OSError:
-        return False
