@@ -18,15 +18,20 @@ _EXT = {"ext2", "ext3", "ext4"}
 
 
 class FixPartitionTable(Task):
-    """Let the last partition fill the disk."""
+    """Let the last partition that holds data fill the disk; what follows it moves along."""
 
     api_version = "1.0"
     stage = Stage.BEFORE_MOUNT
 
     def run(self, guest: Guest, request: Customization) -> Iterable[str]:
-        """Move the backup GPT to the disk's end and grow the last data partition."""
-        guest.grow_table(request.device, layout.grow(guest.table(request.device)))
-        return ()
+        """Move the backup GPT to the disk's end and grow the last data partition.
+
+        Says what moves: recovery partitions of Windows behind it.
+        """
+        table = guest.table(request.device)
+        changes = layout.grow(table)
+        guest.grow_table(request.device, changes)
+        return layout.explain(table, changes)
 
 
 class FilesystemResizeUnmounted(Task):
@@ -38,13 +43,15 @@ class FilesystemResizeUnmounted(Task):
     resizes = True
 
     def run(self, guest: Guest, request: Customization) -> Iterator[str]:
-        """Grow ext2, ext3 and ext4; say so where the file system is of another kind.
+        """Grow ext2, ext3 and ext4; say so where nobody grows the file system.
 
         Raises GuestError where the file system was not left clean: growing it could destroy it.
         """
         partition = layout.last_data_partition(guest.table(request.device))
         device = f"{request.device}{partition.number}"
         kind = guest.filesystem(device)
+        if kind in request.facts.get("grows", "").split():
+            return
         if kind not in _EXT:
             yield f"the last partition holds {kind or 'no file system'}, which is not grown"
             return

@@ -10,14 +10,19 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from snf_core.errors import ApplianceError, GuestError
-from snf_core.image import ext, partition_table
+from snf_core.image import ext, layout, ntfs, partition_table
+from snf_core.image.layout import SECTOR, Move
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from snf_core.image.gpt import Gpt
-    from snf_core.image.layout import Partition, Resize, Table
+    from snf_core.image.layout import Change, Partition, Table, Write
     from snf_core.image.mbr import Mbr
+    from snf_core.image.ntfs import Geometry, Volume
+
+_PROBED = {0: "clean", 14: "hibernated", 15: "unclean"}
+"""What the exit status of ntfs-3g.probe(8) says; others are damage."""
 
 
 class Disks:
@@ -62,19 +67,68 @@ class Disks:
         """The partitions of a disk, in the order in which they lie on it."""
         return self.table(device).partitions
 
-    def grow_table(self, device: str, resizes: Sequence[Resize]) -> None:
-        """Let partitions end elsewhere, and a GPT span the disk: its backup goes to the end.
+    def grow_table(self, device: str, changes: Sequence[Change]) -> None:
+        """Change partitions as planned, and let a GPT span the disk: its backup goes to the end.
 
-        Starts, types, names, identifiers, flags and the boot code stay.
+        What moves is copied first, and the table written when all of it is there: nothing may be
+        mounted then. Starts of others, types, names, identifiers, flags and the boot code stay.
         """
-        writes = self._table(device).changes(resizes)
+        writes = self._table(device).changes(changes)
+        moves = [change for change in changes if isinstance(change, Move)]
+        for move in moves:
+            self._copy(device, move)
+        if moves:
+            self.flush()
+        self._write(device, writes)
+        if writes:
+            del self._tables[device]
+            self._changed.add(device)
+
+    def add_partition(
+        self, device: str, *, sectors: int, type: str, name: str = "", attributes: int = 0
+    ) -> int:
+        """Add a partition in what growth leaves free at a disk's end; return its number.
+
+        ``sectors``: at most 2014 (``layout.RESERVED`` without a backup GPT). ``type`` is a GUID
+        for a GPT and two hexadecimal digits for an MBR; ``name`` and ``attributes`` are for a GPT.
+        Nothing may be mounted: the appliance's kernel could not learn of it.
+        """
+        addition = layout.add(self.table(device), sectors, type, name, attributes)
+        self.grow_table(device, [addition])
+        self._types.pop(f"{device}{addition.number}", None)
+        return addition.number
+
+    def _copy(self, device: str, move: Move) -> None:
+        """Copy a partition to where it is to lie. NTFS is told so, as it says where it lies."""
+        [old] = [p for p in self.partitions(device) if p.number == move.number]
+        start = move.first_sector * SECTOR
+        self._call(
+            "copy_device_to_device",
+            device,
+            device,
+            srcoffset=old.start,
+            destoffset=start,
+            size=old.size,
+        )
+        boot = bytes(self._do("pread_device", device, SECTOR, start))
+        if not ntfs.is_boot_sector(boot):
+            return
+        # Its copy is the first sector behind the volume, where that ends with the partition.
+        places = [start, start + old.size - SECTOR]
+        self._write(
+            device,
+            [
+                (place, ntfs.relocated(boot, move.first_sector))
+                for place in places
+                if bytes(self._do("pread_device", device, SECTOR, place)) == boot
+            ],
+        )
+
+    def _write(self, device: str, writes: Sequence[Write]) -> None:
         for offset, content in writes:
             written = self._do("pwrite_device", device, content, offset)
             if written != len(content):
                 raise GuestError(f"{device}: {written} of {len(content)} bytes were written")
-        if writes:
-            del self._tables[device]
-            self._changed.add(device)
 
     def _table(self, device: str) -> Gpt | Mbr:
         if device not in self._tables:
@@ -169,10 +223,53 @@ class Disks:
         self._kept = ("rw,nodev,nosuid", device, "/")
         self._do("resize2fs", device)
 
-    def _mount(self, options: str, device: str, mountpoint: str) -> None:
+    def ntfs(self, device: str) -> Volume:
+        """What an NTFS volume says of itself. Raises GuestError where it is damaged, or none."""
+        found = self._geometry(device)
+        return ntfs.volume(found, self._record(device, found.record, found))
+
+    def ntfs_state(self, device: str) -> str:
+        """Whether an NTFS volume can be mounted and written to.
+
+        ``clean``; ``unclean``: what Windows wrote last is still in its journal; ``hibernated``:
+        Windows holds a state of it in memory, which Fast Startup, too, leaves behind;
+        ``encrypted`` (BitLocker); or ``damaged``. That a check is due is no state, but ``dirty``
+        of ``ntfs``.
+        """
+        if self.filesystem(device) == "BitLocker":
+            return "encrypted"
+        return _PROBED.get(self._call("ntfs_3g_probe", True, device), "damaged")
+
+    def grow_ntfs(self, device: str) -> None:
+        """Let an unmounted NTFS volume without a due check fill its partition.
+
+        It has Windows check it at its next start (ntfsresize(8)).
+        """
+        self._call("ntfsresize", device)
+
+    def mark_ntfs(self, device: str, *, dirty: bool) -> None:
+        """Have Windows check an NTFS volume at its next start, or not. It must not be mounted."""
+        found = self._geometry(device)
+        record = ntfs.marked(found, self._record(device, found.record, found), dirty=dirty)
+        ntfs.volume(found, self._record(device, found.mirror, found))
+        self._write(device, [(found.record, record), (found.mirror, record)])
+
+    def _geometry(self, device: str) -> Geometry:
+        return ntfs.geometry(bytes(self._call("pread_device", device, SECTOR, 0)))
+
+    def _record(self, device: str, place: int, found: Geometry) -> bytes:
+        return bytes(self._call("pread_device", device, found.record_size, place))
+
+    def format_fat(self, device: str, label: str) -> None:
+        """Make a FAT file system (mkfs.fat(8)). ``label``: at most 11 characters."""
+        self._types.pop(device, None)
+        self._call("mkfs", "vfat", device, label=label)
+
+    def _mount(self, options: str, device: str, mountpoint: str, kind: str = "") -> None:
+        kind = kind or self._types.get(device, "")
         if self._kept == (options, device, mountpoint):
             self._kept = None
-        elif kind := self._types.get(device):  # mount(8) would find it out by itself, in 30 ms
+        elif kind:  # mount(8) would find it out by itself, in 30 ms
             self._call("mount_vfs", options, kind, device, mountpoint)
         else:
             self._call("mount_options", options, device, mountpoint)

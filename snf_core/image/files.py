@@ -1,10 +1,12 @@
 """The files of a guest in a running appliance.
 
 Files are written atomically, keep owner, mode and SELinux label, and never go through a symbolic
-link of the guest's making; the guest's programs are never run. A call into the appliance costs a
-half a millisecond under emulation, one at which it starts a program a hundred times as much,
-and one that fails five times as much: it is said on the appliance's console. Hence what is asked
-of many paths is asked in lists.
+link of the guest's making; the guest's programs are never run. On a volume of Windows, which has
+none of these attributes, an existing file is written in place: it keeps its access control list,
+its short name and its streams then, which a file in its place would not have. A call into the
+appliance costs half a millisecond under emulation, one at which it starts a program a hundred
+times as much, and one that fails five times as much: it is said on the appliance's console. Hence
+what is asked of many paths is asked in lists.
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ class Files(Disks):
     def __init__(self, handle: Any, sizes: Mapping[str, int] | None = None) -> None:
         super().__init__(handle, sizes)
         self._safe: set[str] = set()
+        self._windows = False
+        """Whether a volume of Windows is what is mounted."""
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -139,6 +143,10 @@ class Files(Disks):
 
         ``mode`` and ``owner`` (uid, gid) default to those of the file that is replaced, else to
         0644 and root. Its SELinux label is kept; a new file takes that of its directory.
+
+        On a volume of Windows a file that exists is written in place, and a reparse point (a
+        symbolic link, for one) is refused; ``mode`` and ``owner`` say nothing there, and a new
+        file is everybody's until something at the guest's first boot resets its access control.
         """
         self.write_files([File(path, content, mode, owner)])
 
@@ -146,7 +154,7 @@ class Files(Disks):
         """Write files, each as ``write`` does, in few round trips.
 
         None takes its place before all of them lie beside theirs, complete: where one cannot be
-        written, none is.
+        written, none is, but for existing ones on a volume of Windows.
         """
         groups: dict[str, list[File]] = {}
         for file in files:
@@ -154,9 +162,15 @@ class Files(Disks):
             groups.setdefault(self._checked_parent(path), []).append(replace(file, path=path))
         drafts: dict[str, str] = {}
         scratch: set[str] = set()
+        existing: list[File] = []
         try:
             for directory, group in groups.items():
-                self._draft(directory, group, drafts, scratch)
+                if self._windows:
+                    existing += self._draft_new(directory, group, drafts)
+                else:
+                    self._draft(directory, group, drafts, scratch)
+            for file in existing:
+                self._call("write", file.path, _content(file))
             for temporary, path in list(drafts.items()):
                 self._call("rename", temporary, path)
                 del drafts[temporary]
@@ -183,6 +197,8 @@ class Files(Disks):
             self.make_directory(posixpath.dirname(path))
         directory = self._checked_parent(path)
         self._call("mkdir_mode", path, mode)
+        if self._windows:
+            return
         self._call("chmod", mode, path)
         self._call("lchown", *owner, path)
         self._set_label(path, self._labels(directory, ["."])[0])
@@ -209,6 +225,15 @@ class Files(Disks):
         if self._unless_absent("lstatns", path) is not None:
             self._checked_parent(path)
             self._call("rm", path)
+
+    def rename(self, path: str, name: str) -> None:
+        """Give what lies at ``path`` another name in its directory, one that is free."""
+        path = absolute(path)
+        new = absolute(posixpath.join(posixpath.dirname(path), name))
+        self._checked_parent(path)
+        if "/" in name or self.status(new):
+            raise GuestError(f"{path} in the guest cannot be renamed: {name!r} is not a free name")
+        self._call("rename", path, new)
 
     # -- inside -----------------------------------------------------------------------------
 
@@ -241,6 +266,27 @@ class Files(Disks):
             self._unpack(members, place)
             drafts.update(zip(temporaries, [file.path for file in files], strict=True))
         self._finish(temporaries, members, labels)
+
+    def _draft_new(
+        self, directory: str, files: Sequence[File], drafts: dict[str, str]
+    ) -> Sequence[File]:
+        """Make new files for a directory of Windows, complete but for their names.
+
+        Returns the files that exist. Notes in ``drafts`` which path each of the others is to take.
+        """
+        existing = []
+        names = [posixpath.basename(file.path) or "." for file in files]
+        for file, old in zip(files, self._entries(directory, names), strict=True):
+            if old is None:
+                temporary = posixpath.join(directory, f".snf-{os.urandom(8).hex()}")
+                drafts[temporary] = file.path
+                self._call("write", temporary, _content(file))
+            elif old.is_file:
+                existing.append(file)
+            else:
+                kind = "a directory" if old.is_directory else "a reparse point"
+                raise GuestError(f"{file.path} in the guest is {kind}, not a file")
+        return existing
 
     def _unpack(self, members: Sequence[Member], directory: str) -> None:
         """Make files called 0, 1, 2... in a new directory, which is root's alone."""
@@ -339,4 +385,8 @@ def _member(file: File, old: Status | None) -> Member:
     kept = old if old and old.is_file else None
     uid, gid = file.owner or ((kept.uid, kept.gid) if kept else (0, 0))
     mode = file.mode if file.mode is not None else kept.mode if kept else 0o644
-    return Member(file.content.encode(errors="surrogateescape"), stat.S_IMODE(mode), uid, gid)
+    return Member(_content(file), stat.S_IMODE(mode), uid, gid)
+
+
+def _content(file: File) -> bytes:
+    return file.content.encode(errors="surrogateescape")

@@ -13,19 +13,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from snf_core.errors import GuestError
 from snf_core.image import mbr
-from snf_core.image.layout import SECTOR, Partition, Table
+from snf_core.image.layout import SECTOR, Addition, Partition, Resize, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from snf_core.image.layout import Resize, Write
+    from snf_core.image.layout import Change, Write
     from snf_core.image.mbr import Record
 
 _SIGNATURE = b"EFI PART"
 _HEADER = struct.Struct("<8s4s3L4Q16sQ3L")
 _ENTRY = struct.Struct("<16s16s3Q72s")
-_ENTRY_LAST = 40
-"""Where in an entry its last sector stands."""
 _ENTRIES_LIMIT = 1024
 """Entries that are read at most. Nearly every table has 128; Linux shows 255 partitions."""
 _UNUSED = bytes(16)
@@ -67,43 +65,28 @@ class Gpt:
     @property
     def table(self) -> Table:
         """What partitions there are, in the disk's order."""
-        partitions = sorted(self._partitions(), key=lambda partition: partition.start)
+        partitions = sorted(_partitions(self.entries), key=lambda partition: partition.start)
         return Table("gpt", self.size, tuple(partitions))
 
-    def _partitions(self) -> Iterator[Partition]:
-        for number, (kind, guid, start, last, _, name) in enumerate(
-            _ENTRY.iter_unpack(self.entries), start=1
-        ):
-            if kind != _UNUSED:
-                yield Partition(
-                    number,
-                    start * SECTOR,
-                    (last + 1) * SECTOR - 1,
-                    _guid(kind),
-                    _guid(guid),
-                    name.decode("utf-16-le", errors="replace").partition("\0")[0],
-                )
-
-    def changes(self, resizes: Sequence[Resize]) -> list[Write]:
-        """What to write, in order, for partitions to grow and the table to span the disk.
+    def changes(self, changes: Sequence[Change]) -> list[Write]:
+        """What to write, in order, for partitions to change and the table to span the disk.
 
         The backup goes to the disk's end, the usable range up to it; one sector where the backup
         header lay is zeroed. Nothing where nothing changes. After each write, and each sector of
-        it, the primary table is valid or else the backup at the disk's end. Raises GuestError
-        where a partition lies in the backup's place.
+        it, the primary table is valid or else the backup at the disk's end: of partitions that
+        move, the content must be in both places. Raises GuestError where a partition lies in the
+        backup's place, and for more partitions than the table has entries.
         """
         end = self.size // SECTOR - 1
-        if not resizes and self.header.alternate == end:
+        if not changes and self.header.alternate == end:
             return []
-        entries = bytearray(self.entries)
-        for resize in resizes:
-            place = (resize.number - 1) * _ENTRY.size + _ENTRY_LAST
-            struct.pack_into("<Q", entries, place, resize.last_sector)
+        entries = self._changed(changes)
         place = end - _sectors(len(entries))
         header = self.header._replace(
             alternate=end, last=place - 1, entries_checksum=zlib.crc32(entries)
         )
-        ends = [p.end // SECTOR for p in self.table.partitions]
+        partitions = list(_partitions(entries))
+        ends = [p.end // SECTOR for p in partitions]
         if header.last < max(header.first, *ends, 0):
             raise GuestError(
                 "a partition lies where the backup of the partition table must be",
@@ -112,12 +95,39 @@ class Gpt:
         backup = header._replace(position=end, alternate=header.position, entries=place)
         padding = bytes((end - place) * SECTOR - len(entries))
         writes = [
-            (place * SECTOR, bytes(entries) + padding + _sealed(backup, self.rest)),
-            *self._primary(header, bytes(entries), self._grown_mbr(resizes)),
+            (place * SECTOR, entries + padding + _sealed(backup, self.rest)),
+            *self._primary(header, entries, self._changed_mbr(partitions)),
         ]
-        if self.header.last < self.header.alternate < place:
-            writes.append((self.header.alternate * SECTOR, bytes(SECTOR)))
+        old = self.header.alternate
+        moved = {change.number for change in changes if not isinstance(change, Resize)}
+        # What moves there has overwritten it already.
+        covered = any(
+            p.start // SECTOR <= old <= p.end // SECTOR for p in partitions if p.number in moved
+        )
+        if self.header.last < old < place and not covered:
+            writes.append((old * SECTOR, bytes(SECTOR)))
         return writes
+
+    def _changed(self, changes: Sequence[Change]) -> bytes:
+        """The entries after changes."""
+        entries = bytearray(self.entries)
+        for change in changes:
+            place = (change.number - 1) * _ENTRY.size
+            if place >= len(entries):
+                raise GuestError(
+                    "the GPT has no entry for one more partition: all "
+                    f"{len(entries) // _ENTRY.size} are in use",
+                    remedy="deploy an image with fewer partitions",
+                )
+            kind, guid, first, last, attributes, name = _ENTRY.unpack_from(entries, place)
+            if isinstance(change, Addition):
+                kind, guid, attributes = _bytes(change.type), _new_guid(), change.attributes
+                name = change.name.encode("utf-16-le")
+            if not isinstance(change, Resize):
+                first = change.first_sector
+            last = change.last_sector
+            _ENTRY.pack_into(entries, place, kind, guid, first, last, attributes, name)
+        return bytes(entries)
 
     def _primary(self, header: Header, entries: bytes, record: bytes) -> list[Write]:
         """Both sectors and the entries: in one write where the entries follow, as nearly always."""
@@ -126,25 +136,29 @@ class Gpt:
             return [(0, beginning + entries)]
         return [(header.entries * SECTOR, entries), (0, beginning)]
 
-    def _grown_mbr(self, resizes: Sequence[Resize]) -> bytes:
-        """An MBR that covers the disk, or, if it is hybrid, says the same as before."""
+    def _changed_mbr(self, partitions: Sequence[Partition]) -> bytes:
+        """An MBR that covers the disk, or, if it is hybrid, mirrors the same ones as before."""
         sector = bytearray(self.mbr)
-        for record in self._grown_records(resizes):
+        for record in self._changed_records(partitions):
             sector[record.offset : record.offset + mbr.RECORD.size] = record.content
         return bytes(sector)
 
-    def _grown_records(self, resizes: Sequence[Resize]) -> list[Record]:
+    def _changed_records(self, partitions: Sequence[Partition]) -> list[Record]:
         if len(self.records) == 1:
             sectors = min(self.size // SECTOR - 1, mbr.LIMIT)
             return [self.records[0]._replace(sectors=sectors)]
-        lasts = {resize.number: min(resize.last_sector, mbr.LIMIT) for resize in resizes}
+        now = {p.number: (p.start // SECTOR, p.end // SECTOR) for p in partitions}
         places = {
-            (p.start // SECTOR, p.end // SECTOR): lasts[p.number]
-            for p in self.table.partitions
-            if p.number in lasts
+            (p.start // SECTOR, p.end // SECTOR): now[p.number] for p in self.table.partitions
         }
-        mirrors = [record for record in self.records[1:] if (record.start, record.last) in places]
-        return [record.grown(places[record.start, record.last]) for record in mirrors]
+        changed = []
+        for record in self.records[1:]:
+            first, last = places.get((record.start, record.last), (record.start, record.last))
+            if first > mbr.LIMIT:  # beyond what it can say, and another one may grow over it
+                changed.append(mbr.Record(record.offset, 0, b"", 0, b"", 0, 0))
+            elif (first, last) != (record.start, record.last):
+                changed.append(record.at(first, min(last, mbr.LIMIT)))
+        return changed
 
 
 def load(
@@ -211,6 +225,22 @@ def _check_partitions(header: Header, partitions: Sequence[Partition]) -> None:
         previous = partition
 
 
+def _partitions(entries: bytes) -> Iterator[Partition]:
+    """By their numbers."""
+    for number, (kind, guid, start, last, _, name) in enumerate(
+        _ENTRY.iter_unpack(entries), start=1
+    ):
+        if kind != _UNUSED:
+            yield Partition(
+                number,
+                start * SECTOR,
+                (last + 1) * SECTOR - 1,
+                _guid(kind),
+                _guid(guid),
+                name.decode("utf-16-le", errors="replace").partition("\0")[0],
+            )
+
+
 def _sectors(length: int) -> int:
     return -(-length // SECTOR)
 
@@ -219,6 +249,18 @@ def _guid(content: bytes) -> str:
     import uuid  # with what it imports, only where a table is read
 
     return str(uuid.UUID(bytes_le=content))
+
+
+def _bytes(guid: str) -> bytes:
+    import uuid
+
+    return uuid.UUID(guid).bytes_le
+
+
+def _new_guid() -> bytes:
+    import uuid
+
+    return uuid.uuid4().bytes_le
 
 
 def _checksum(header: bytes) -> int:

@@ -10,11 +10,12 @@ Every method raises GuestError if the operation fails and ApplianceError if the 
 from __future__ import annotations
 
 import collections
+import os
 import posixpath
 from typing import TYPE_CHECKING
 
-from snf_core.errors import ApplianceError
-from snf_core.image.files import Files
+from snf_core.errors import ApplianceError, GuestError
+from snf_core.image.registry import Registry
 from snf_core.image.status import absolute
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _last_words(console: Iterable[bytes]) -> str:
     return "; ".join([line.strip() for line in lines if line.strip()][-3:])
 
 
-class Guest(Files):
+class Guest(Registry):
     """A guest's disks and files, opened in a running appliance. ``/dev/sda`` is the first disk."""
 
     # -- mounting ---------------------------------------------------------------------------
@@ -106,8 +107,32 @@ class Guest(Files):
         words = ["ro" if read_only else "rw", "nodev", "nosuid", *filter(None, [options])]
         self._mount(",".join(words), device, mountpoint)
         self._safe.clear()
+        self._windows = False
+
+    def mount_windows(self, device: str, *, read_only: bool = False, recover: bool = False) -> None:
+        """Mount an NTFS volume at ``/``, where names are found without regard to case.
+
+        Names that Windows could not use are refused. What ``ntfs_state`` finds unclean is written
+        to only with ``recover``: its journal is then dropped, and with it what Windows wrote last.
+        What is hibernated can be mounted ``read_only`` alone. Raises GuestError otherwise.
+        """
+        words = ["ro" if read_only else "rw", "nodev", "nosuid", "ignore_case", "windows_names"]
+        words.append("recover" if recover else "norecover")
+        # Of the drivers, it is the one that looks names up as Windows does.
+        self._mount(",".join(words), device, "/", "lowntfs-3g")
+        self._safe.clear()
+        self._windows = True
+        # What the driver would rather not write to, it mounts all the same.
+        if not read_only and self._call("statvfs", "/")["flag"] & os.ST_RDONLY:
+            self.unmount_all()
+            raise GuestError(
+                f"the NTFS file system on {device} cannot be written to: Windows was not shut "
+                "down, or is hibernated",
+                remedy="shut the template down fully (shutdown /s /t 0), and copy its disk again",
+            )
 
     def unmount_all(self) -> None:
         """Unmount everything. All that was written is on the disks then: the kernel sees to it."""
         self._safe.clear()
+        self._windows = False
         self._call("umount_all")

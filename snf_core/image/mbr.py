@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from snf_core.errors import GuestError
-from snf_core.image.layout import EXTENDED, SECTOR, Partition, Table
+from snf_core.image.layout import EXTENDED, SECTOR, Addition, Partition, Resize, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from snf_core.image.layout import Resize, Write
+    from snf_core.image.layout import Change, Write
 
 _SIGNATURE = b"\x55\xaa"
 _IDENTIFIER = 440
@@ -59,14 +59,12 @@ class Record(NamedTuple):
         """What stands on the disk."""
         return RECORD.pack(*self[1:7])
 
-    def grown(self, last: int) -> Record:
-        """The same with another last sector."""
-        cylinder, rest = divmod(last, _HEADS * _TRACK)
-        head, sector = divmod(rest, _TRACK)
-        end = _BEYOND
-        if cylinder < _CYLINDERS:
-            end = bytes([head, (cylinder >> 8 << 6) | (sector + 1), cylinder & 0xFF])
-        return self._replace(end=end, sectors=last - self.start + 1)
+    def at(self, first: int, last: int) -> Record:
+        """The same with other sectors, ``first`` of which counts from the disk's beginning."""
+        begin = self.begin if first == self.start else _address(first)
+        return self._replace(
+            begin=begin, end=_address(last), distance=first - self.base, sectors=last - first + 1
+        )
 
     @property
     def is_extended(self) -> bool:
@@ -102,19 +100,35 @@ class Mbr:
             "msdos", self.size, tuple(sorted(partitions, key=lambda partition: partition.start))
         )
 
-    def changes(self, resizes: Sequence[Resize]) -> list[Write]:
-        """What to write, in order, for partitions to grow: their records, and nothing else.
+    def changes(self, changes: Sequence[Change]) -> list[Write]:
+        """What to write, in order, for partitions to change: their records, and nothing else.
 
         After each write the table is valid, if an extended partition is resized before the
-        logical one in it.
+        logical one in it, and what moves does so before another one takes its place: its content
+        must be in both places. Only primary partitions move or are added.
         """
-        grown = []
-        for resize in resizes:
-            link = self.links.get(resize.number)
-            if link and link.last < resize.last_sector:
-                grown.append(link.grown(resize.last_sector))
-            grown.append(self.records[resize.number].grown(resize.last_sector))
-        return [(record.offset, record.content) for record in grown]
+        changed = []
+        for change in changes:
+            if isinstance(change, Addition):
+                offset = _RECORDS + (change.number - 1) * RECORD.size
+                record = Record(offset, 0, b"", int(change.type, 16), b"", 0, 0)
+            else:
+                record = self.records[change.number]
+            first = record.start if isinstance(change, Resize) else change.first_sector
+            link = self.links.get(change.number)
+            if link and link.last < change.last_sector:
+                changed.append(link.at(link.start, change.last_sector))
+            changed.append(record.at(first, change.last_sector))
+        return [(record.offset, record.content) for record in changed]
+
+
+def _address(sector: int) -> bytes:
+    """Head, sector and cylinder, as records hold them."""
+    cylinder, rest = divmod(sector, _HEADS * _TRACK)
+    head, sector = divmod(rest, _TRACK)
+    if cylinder >= _CYLINDERS:
+        return _BEYOND
+    return bytes([head, (cylinder >> 8 << 6) | (sector + 1), cylinder & 0xFF])
 
 
 def protective(sector: bytes) -> list[Record] | None:

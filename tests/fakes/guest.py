@@ -12,17 +12,23 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from snf_core.errors import GuestError
+from snf_core.image import layout
 from snf_core.image.ext import Superblock
 from snf_core.image.files import READ_LIMIT
 from snf_core.image.guest import Guest
-from snf_core.image.layout import SECTOR, Partition, Table
+from snf_core.image.layout import SECTOR, Move, Partition, Resize, Table
+from snf_core.image.ntfs import Volume
 from snf_core.image.status import Status, absolute
+from tests.fakes.registry import FakeRegistry, Keys
+from tests.images import windows_trees
+from tests.images.windows import VERSIONS, contents
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from snf_core.image.customization import File
-    from snf_core.image.layout import Resize
+    from snf_core.image.layout import Change
+    from tests.images.windows import Image
 
 MIB = 1 << 20
 _LINKS_FOLLOWED = 40
@@ -68,6 +74,19 @@ class FakeFilesystem:
     """UUID, LABEL, PARTUUID, PARTLABEL."""
     options: str = ""
     """Those of the last mount."""
+    ignores_case: bool = False
+    """Whether names are found, and listed, without regard to case: as volumes of Windows are."""
+
+    def spelled(self, path: str) -> str:
+        """A path as what lies there is called, where something does."""
+        if not self.ignores_case:
+            return path
+        known = {node.lower(): node for node in self.nodes}
+        found = "/"
+        for name in [part for part in path.split("/") if part]:
+            step = posixpath.join(found, name)
+            found = known.get(step.lower(), step)
+        return found
 
 
 def filesystem(files: Mapping[str, str | Node], kind: str = "ext4", **names: str) -> FakeFilesystem:
@@ -82,13 +101,16 @@ def filesystem(files: Mapping[str, str | Node], kind: str = "ext4", **names: str
     return FakeFilesystem(kind, nodes, names)
 
 
-class FakeGuest(Guest):
+class FakeGuest(FakeRegistry, Guest):
     """The facade over ``filesystems``: device -> file system. Every public method is replaced."""
 
     def __init__(self, filesystems: Mapping[str, FakeFilesystem]) -> None:
         self.filesystems = dict(filesystems)
         self.mounts: dict[str, FakeFilesystem] = {}
+        self._windows = False
         self.read_only = False
+        self.hives: dict[str, Keys] = {}
+        """Path -> keys of a hive."""
         numbers = [
             int(name.removeprefix("/dev/sda")) for name in filesystems if name[:8] == "/dev/sda"
         ]
@@ -101,6 +123,8 @@ class FakeGuest(Guest):
             ),
         )
         self.superblock = Superblock("ext4", "clean", False, 4096, 4096, 32768, 1 << 40)
+        self.volume = Volume(16 * MIB - SECTOR, 4096, (3, 1), False, 2048)
+        self.state = "clean"
         self.calls: list[tuple[object, ...]] = []
         """What was done to disks and partitions: name of the method, its arguments."""
 
@@ -109,6 +133,28 @@ class FakeGuest(Guest):
         """A guest whose only file system is mounted already."""
         guest = cls({"/dev/sda1": filesystem(files)})
         guest.mount("/dev/sda1", "/")
+        return guest
+
+    @classmethod
+    def with_windows(cls, image: Image) -> FakeGuest:
+        """A guest with the system volume of such an image mounted, and with its hives."""
+        version = VERSIONS[image.version]
+        tree = windows_trees.windows(version, image)
+        texts = {
+            path: directory(0o777) if content is None else file(content.decode("latin-1"), 0o777)
+            for path, content in tree.items()
+        }
+        guest = cls({"/dev/sda1": filesystem(texts, "ntfs")})
+        guest.disk = Table("msdos", 1024 * MIB, (Partition(1, MIB, 512 * MIB - 1, "07"),))
+        guest.mount_windows("/dev/sda1")
+        for path, content in image.files.items():
+            guest.make_directory(posixpath.dirname(path))
+            text = content if isinstance(content, str) else content.decode(errors="surrogateescape")
+            guest.write(path, text)
+        for name, keys in contents(version, image).items():
+            path = f"/Windows/System32/config/{name}"
+            guest.write(path, "regf")
+            guest.hives[path] = {key: dict(values) for key, values in keys.items()}
         return guest
 
     def node(self, path: str) -> Node:
@@ -135,16 +181,30 @@ class FakeGuest(Guest):
         """Those of ``disk``."""
         return self.table(device).partitions
 
-    def grow_table(self, device: str, resizes: Sequence[Resize]) -> None:
+    def grow_table(self, device: str, changes: Sequence[Change]) -> None:
         """Done to ``disk``, and noted."""
-        self.calls.append(("grow_table", device, *resizes))
-        ends = {resize.number: (resize.last_sector + 1) * SECTOR - 1 for resize in resizes}
-        self.disk = replace(
-            self.disk,
-            partitions=tuple(
-                replace(p, end=ends.get(p.number, p.end)) for p in self.disk.partitions
-            ),
-        )
+        self.calls.append(("grow_table", device, *changes))
+        partitions = {partition.number: partition for partition in self.disk.partitions}
+        for change in changes:
+            number, end = change.number, (change.last_sector + 1) * SECTOR - 1
+            if isinstance(change, Resize):
+                partitions[number] = replace(partitions[number], end=end)
+                continue
+            start = change.first_sector * SECTOR
+            if isinstance(change, Move):
+                partitions[number] = replace(partitions[number], start=start, end=end)
+            else:
+                partitions[number] = Partition(number, start, end, change.type, name=change.name)
+        self.disk = replace(self.disk, partitions=tuple(partitions.values()))
+
+    def add_partition(
+        self, device: str, *, sectors: int, type: str, name: str = "", attributes: int = 0
+    ) -> int:
+        """Done to ``disk``, and noted. It holds nothing yet."""
+        addition = layout.add(self.disk, sectors, type, name, attributes)
+        self.grow_table(device, [addition])
+        self.filesystems[f"{device}{addition.number}"] = filesystem({}, "")
+        return addition.number
 
     # -- file systems -----------------------------------------------------------------------
 
@@ -180,6 +240,33 @@ class FakeGuest(Guest):
         [size] = [p.size for p in self.disk.partitions if device == f"/dev/sda{p.number}"]
         self.superblock = replace(self.superblock, blocks=size // self.superblock.block_size)
 
+    def ntfs(self, device: str) -> Volume:
+        """``volume``, to be set by the test where it matters."""
+        if self._device(device).type != "ntfs":
+            raise GuestError("the NTFS file system is damaged")
+        return self.volume
+
+    def ntfs_state(self, device: str) -> str:
+        """``state``, to be set by the test where it matters."""
+        kind = self._device(device).type
+        return self.state if kind == "ntfs" else "encrypted" if kind == "BitLocker" else "damaged"
+
+    def grow_ntfs(self, device: str) -> None:
+        """Done to ``volume``, and noted."""
+        self.calls.append(("grow_ntfs", device))
+        [size] = [p.size for p in self.disk.partitions if device == f"/dev/sda{p.number}"]
+        self.volume = replace(self.volume, size=size - SECTOR, dirty=True)
+
+    def mark_ntfs(self, device: str, *, dirty: bool) -> None:
+        """Done to ``volume``, and noted."""
+        self.calls.append(("mark_ntfs", device, f"dirty={dirty}"))
+        self.volume = replace(self.volume, dirty=dirty)
+
+    def format_fat(self, device: str, label: str) -> None:
+        """An empty file system."""
+        self._device(device)
+        self.filesystems[device] = filesystem({}, "vfat", LABEL=label)
+
     def mount(
         self, device: str, mountpoint: str, options: str = "", *, read_only: bool = False
     ) -> None:
@@ -190,8 +277,20 @@ class FakeGuest(Guest):
         if mountpoint != "/":
             self._checked_parent(posixpath.join(absolute(mountpoint), "."))
         system.options = options
+        system.ignores_case = False
         self.mounts[mountpoint] = system
         self.read_only = read_only
+        self._windows = False
+
+    def mount_windows(self, device: str, *, read_only: bool = False, recover: bool = False) -> None:
+        """Mount at ``/``, as ``state`` lets."""
+        if self._device(device).type != "ntfs" or self.ntfs_state(device) == "damaged":
+            raise GuestError(f"mount vfs {device}: Invalid argument")
+        shut = {"hibernated"} if recover else {"hibernated", "unclean"}
+        if self.ntfs_state(device) in shut and not read_only:
+            raise GuestError(f"mount vfs {device}: Operation not permitted")
+        self.mount(device, "/", "recover" if recover else "norecover", read_only=read_only)
+        self.mounts["/"].ignores_case = self._windows = True
 
     def unmount_all(self) -> None:
         """Unmount."""
@@ -239,7 +338,8 @@ class FakeGuest(Guest):
             return []
         system, inner = self._locate(self._resolved(absolute(directory), follow_last=True))
         inside = [path for path in system.nodes if posixpath.dirname(path) == inner != path]
-        return sorted(posixpath.basename(path) for path in inside)
+        names = [posixpath.basename(path) for path in inside]
+        return sorted(name.lower() for name in names) if system.ignores_case else sorted(names)
 
     def link_target(self, path: str) -> str:
         """Where a link points."""
@@ -310,6 +410,16 @@ class FakeGuest(Guest):
         system, inner = self._locate(path)
         del system.nodes[inner]
 
+    def rename(self, path: str, name: str) -> None:
+        """Under another name."""
+        new = posixpath.join(posixpath.dirname(absolute(path)), name)
+        self._checked_parent(path)
+        if "/" in name or self.status(new):
+            raise GuestError(f"{path} in the guest cannot be renamed: {name!r} is not a free name")
+        node = self.node(absolute(path))
+        self.remove(path)
+        self._put(new, node)
+
     # -- inside -----------------------------------------------------------------------------
 
     def _written(
@@ -321,6 +431,10 @@ class FakeGuest(Guest):
         old = self.status(path)
         if old and old.is_directory:
             raise GuestError(f"{path} in the guest is a directory, not a file")
+        if self._windows:
+            if old and not old.is_file:
+                raise GuestError(f"{path} in the guest is a reparse point, not a file")
+            return file(content, 0o777)
         kept = old if old and old.is_file else None
         uid, gid = owner or ((kept.uid, kept.gid) if kept else (0, 0))
         bits = mode if mode is not None else (stat.S_IMODE(kept.mode) if kept else 0o644)
@@ -344,7 +458,8 @@ class FakeGuest(Guest):
             raise GuestError(f"{path}: nothing is mounted")
         mountpoint = max(inside, key=len)
         inner = path if mountpoint == "/" else path.removeprefix(mountpoint)
-        return self.mounts[mountpoint], inner or "/"
+        system = self.mounts[mountpoint]
+        return system, system.spelled(inner or "/")
 
     def _find(self, path: str, *, follow_last: bool = False) -> Node | None:
         try:

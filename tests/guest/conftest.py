@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,14 +18,15 @@ from snf_core import config
 from snf_core.appliance import held
 from tests import appliances
 from tests.images.debian import cache_directory
+from tests.images.windows import Built, build
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from snf_core.appliance import Appliance, Launcher
     from snf_core.config import Config
     from snf_core.image.guest import Guest
+    from tests.images.windows import Image
 
 DISK_BYTES = 2 << 30
 DISKS = ("/dev/sda", "/dev/sdb")
@@ -105,6 +109,52 @@ def laboratory(
     directory = tmp_path_factory.mktemp("appliance")
     with started(appliance, launcher, directory, len(DISKS)) as laboratory:
         yield laboratory
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Copies of disks on which an image of Windows was made, for who wants the same."""
+
+    directory: Path
+    images: dict[str, tuple[Path, Built]]
+    """By what they are."""
+
+
+@pytest.fixture(scope="session")
+def shelf() -> Iterator[Shelf]:
+    """For all tests; it is gone afterwards."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="snf-windows-") as directory:
+        yield Shelf(Path(directory), {})
+
+
+@pytest.fixture
+def windows(laboratory: Laboratory, shelf: Shelf) -> Iterator[Callable[[Image], Built]]:
+    """Puts an image of Windows on /dev/sda; nothing is mounted before or afterwards."""
+
+    def provided(image: Image) -> Built:
+        disk = laboratory.disks["/dev/sda"]
+        laboratory.blank("/dev/sda")
+        if repr(image) not in shelf.images:
+            built = build(laboratory.handle, "/dev/sda", image)
+            laboratory.handle.sync()
+            copy = shelf.directory / f"{len(shelf.images)}.raw"
+            _copy(disk, copy)
+            shelf.images[repr(image)] = (copy, built)
+        else:
+            copy, built = shelf.images[repr(image)]
+            _copy(copy, disk)
+        laboratory.guest.reread("/dev/sda")
+        laboratory.guest.unmount_all()  # before which the tables are read, for ``handle``
+        return built
+
+    yield provided
+    laboratory.guest.unmount_all()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A sparse copy, into the file that is there if one is."""
+    argv = ["cp", "--sparse=always", "--no-preserve=all", str(source), str(target)]
+    subprocess.run(argv, check=True)
 
 
 @contextlib.contextmanager

@@ -125,11 +125,15 @@ def grow(path: Path) -> list[layout.Write]:
     """Plan and write the growth of a disk."""
     found = load(path)
     writes: list[layout.Write] = found.changes(layout.grow(found.table))
+    write(path, writes)
+    return writes
+
+
+def write(path: Path, writes: list[layout.Write]) -> None:
     with path.open("r+b") as file:
         for offset, content in writes:
             file.seek(offset)
             file.write(content)
-    return writes
 
 
 def dump(path: Path) -> dict[str, Any]:
@@ -201,6 +205,85 @@ def test_a_hybrid_mbr_follows_what_it_mirrors(tmp_path: Path, grown: str) -> Non
     sound(disk, "gpt")
     after = run("sfdisk", "--dump", "--label-nested", "dos", disk)
     assert (before == after) == (grown == "1")
+
+
+WINDOWS: dict[str, Callable[[Path], object]] = {
+    "gpt": sfdisk(
+        "label: gpt\nsize=32MiB, type=U\nsize=16MiB, type=E3C9E316-0B5C-4DB8-817D-F92DF00215AE\n"
+        'size=100MiB, type=EBD0A0A2-B9E5-4433-87C0-68B6B72699C7, name="Basic data partition"\n'
+        "size=50MiB, type=DE94BBA4-06D1-4D40-A16A-BFD50179D6AC, name=R, "
+        'attrs="RequiredPartition GUID:63"\n'
+    ),
+    "gpt, hybrid": sgdisk("-n", "1:0:+100M", "-t", "1:0700", "-n", "2:0:+50M", "-t", "2:2700",
+                          "-h", "1:2"),
+    "mbr": sfdisk("label: dos\nsize=50MiB, type=7, bootable\nsize=100MiB, type=7\n"
+                  "size=50MiB, type=27\n"),
+    "mbr, logical": sfdisk("label: dos\nunit: sectors\n1 : start=2048, size=200000, type=f\n"
+                           "2 : start=202752, size=40960, type=27\n"
+                           "5 : start=4096, size=190000, type=7\n"),
+}  # fmt: skip
+"""Tables with recovery partitions behind the one that grows."""
+
+
+@pytest.mark.parametrize("size", [GIB, 3 << 40], ids=["1G", "3T"])
+@pytest.mark.parametrize("name", WINDOWS)
+def test_what_follows_moves(tmp_path: Path, name: str, size: int) -> None:
+    """It keeps all but its place; the one in front of it grows up to it."""
+    disk = tmp_path / "disk"
+    resize(disk, SMALL)
+    WINDOWS[name](disk)
+    before = dump(disk)
+    mirrored = run("sfdisk", "--dump", "--label-nested", "dos", disk)
+    resize(disk, size)
+    changes = layout.grow(load(disk).table)
+    grow(disk)
+    after = dump(disk)
+    wanted = copy.deepcopy(before)
+    for change in changes:
+        entry = wanted["partitions"][change.number]
+        if isinstance(change, layout.Move):
+            assert change.last_sector - change.first_sector + 1 == entry["size"]
+            entry["start"] = change.first_sector
+        entry["size"] = change.last_sector + 1 - entry["start"]
+    if before["label"] == "gpt":
+        wanted["lastlba"] = after["lastlba"]
+    assert after == wanted
+    assert [type(change) for change in changes][-2:] == [
+        *([layout.Resize] if "logical" in name else [layout.Move]),
+        layout.Resize,
+    ]
+    if name == "gpt, hybrid":
+        if size > GIB:  # an MBR ends before the GPT's partitions do, which sgdisk warns of
+            assert "overlap" not in run("sgdisk", "--verify", disk)
+            return
+        nested = run("sfdisk", "--dump", "--label-nested", "dos", disk)
+        for change in changes:
+            start = after["partitions"][change.number]["start"]
+            assert f"start={start:12}, size={change.last_sector + 1 - start:12}" in nested
+            assert f"start={start:12}, size={change.last_sector + 1 - start:12}" not in mirrored
+    sound(disk, before["label"])
+    assert grow(disk) == [], "growing again changes something"
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_a_partition_is_added(tmp_path: Path, name: str) -> None:
+    disk = tmp_path / "disk"
+    resize(disk, SMALL)
+    WINDOWS[name](disk)
+    resize(disk, GIB)
+    grow(disk)
+    before, found = dump(disk), load(disk)
+    kind = "ebd0a0a2-b9e5-4433-87c0-68b6b72699c7" if before["label"] == "gpt" else "01"
+    added = layout.add(found.table, 1792, kind, layout.SEED_NAME, 1 << 62)
+    write(disk, found.changes([added]))
+    after = dump(disk)
+    entry = after["partitions"].pop(added.number)
+    assert (entry["start"], entry["size"]) == (2095104, 1792)
+    assert int(entry["type"].replace("-", ""), 16) == int(kind.replace("-", ""), 16)
+    if before["label"] == "gpt":
+        assert (entry["name"], entry["attrs"]) == ("cidata", "GUID:62")
+    assert after == before
+    sound(disk, before["label"])
 
 
 def sound(disk: Path, label: str) -> None:

@@ -11,7 +11,7 @@ from snf_core.contract import Stage
 from snf_core.errors import GuestError
 from snf_core.image.customization import Customization
 from snf_core.image.disk_tasks import FilesystemResizeUnmounted, FixPartitionTable, UmountImage
-from snf_core.image.layout import Partition, Resize, Table
+from snf_core.image.layout import Move, Partition, Resize, Table
 from snf_core.image.properties import Properties
 from tests.fakes.guest import FakeGuest, filesystem
 
@@ -35,9 +35,9 @@ def guest(kind: str = "ext4", label: str = "gpt", end: int = 500 * MIB) -> FakeG
     return made
 
 
-def run(task: type[Task], on: FakeGuest) -> list[str]:
+def run(task: type[Task], on: FakeGuest, request: Customization = REQUEST) -> list[str]:
     """The task's warnings."""
-    return list(task(None).run(cast("Guest", on), REQUEST))
+    return list(task(None).run(cast("Guest", on), request))
 
 
 @pytest.mark.parametrize("label", ["gpt", "msdos"])
@@ -46,6 +46,18 @@ def test_a_table_is_grown(label: str) -> None:
     assert run(FixPartitionTable, disk) == []
     assert disk.calls == [("grow_table", "/dev/sda", Resize(2, 2095103))]
     assert disk.partitions()[1].end == GIB - MIB - 1
+
+
+def test_a_recovery_partition_moves_along_and_that_is_said() -> None:
+    disk = guest("ntfs", "msdos", 300 * MIB)
+    recovery = Partition(3, 300 * MIB, 350 * MIB - 1, "27")
+    disk.disk = replace(disk.disk, partitions=(*disk.disk.partitions, recovery))
+    warnings = run(FixPartitionTable, disk)
+    first = (GIB - 51 * MIB) // 512
+    moved = Move(3, first, first + 50 * 2048 - 1)
+    assert disk.calls == [("grow_table", "/dev/sda", moved, Resize(2, first - 1))]
+    assert warnings[0] == "partition 3 (recovery, 50 MiB) moves from 300 MiB to 973 MiB"
+    assert len(warnings) == 3
 
 
 def test_a_gpt_spans_the_disk_even_where_no_partition_grows() -> None:
@@ -119,6 +131,14 @@ def test_what_nobody_grows_is_said(kind: str, named: str) -> None:
     assert run(FilesystemResizeUnmounted, disk) == [
         f"the last partition holds {named}, which is not grown"
     ]
+    assert disk.calls == []
+
+
+@pytest.mark.parametrize(("grows", "said"), [("ntfs xfs", 0), ("xfs", 0), ("ntfs", 1), ("", 1)])
+def test_nothing_is_said_of_what_the_family_grows(grows: str, said: int) -> None:
+    disk = guest("xfs")
+    request = replace(REQUEST, facts={"grows": grows})
+    assert len(run(FilesystemResizeUnmounted, disk, request)) == said
     assert disk.calls == []
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from snf_core.errors import GuestError
 from snf_core.image import layout, partition_table
-from snf_core.image.layout import SECTOR, Resize
+from snf_core.image.layout import SECTOR, Addition, Move, Resize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +28,7 @@ IMAGE = 8192
 """Sectors of an image."""
 LINUX = bytes.fromhex("af3dc60f838472478e793d69d8477de4")
 LINUX_TYPE = "0fc63daf-8483-4772-8e79-3d69d8477de4"
+RECOVERY = bytes.fromhex("a4bb94ded106404da16abfd50179d6ac")
 
 
 @dataclass
@@ -71,10 +72,20 @@ class Disk:
 
     def grow(self) -> list[layout.Write]:
         found = self.load()
-        writes = found.changes(layout.grow(found.table))
+        changes = layout.grow(found.table)
+        writes = found.changes(changes)
+        self.copy(changes)
         for offset, content in writes:
             self.write(offset, content)
         return writes
+
+    def copy(self, changes: Sequence[layout.Change]) -> None:
+        """The content of what moves."""
+        starts = {p.number: p.start // SECTOR for p in self.load().table.partitions}
+        for move in [change for change in changes if isinstance(change, Move)]:
+            for sector in range(move.last_sector - move.first_sector + 1):
+                content = self.sector(starts[move.number] + sector)
+                self.written[move.first_sector + sector] = content
 
 
 def gpt(
@@ -82,6 +93,7 @@ def gpt(
     sectors: int = IMAGE,
     *,
     entries: int = 128,
+    types: Mapping[int, bytes] | None = None,
     fields: Mapping[int, bytes] | None = None,
     at: int = 2,
 ) -> Disk:
@@ -90,7 +102,8 @@ def gpt(
     disk = Disk(sectors)
     array = bytearray(entries * 128)
     for number, (first, last) in partitions.items():
-        struct.pack_into("<16s16sQQQ72s", array, (number - 1) * 128, LINUX, bytes([number] * 16),
+        kind = (types or {}).get(number, LINUX)
+        struct.pack_into("<16s16sQQQ72s", array, (number - 1) * 128, kind, bytes([number] * 16),
                          first, last, 1 << 2, f"part {number}".encode("utf-16-le"))  # fmt: skip
     space = -(-len(array) // SECTOR)
     disk.write(at * SECTOR, bytes(array))
@@ -373,6 +386,92 @@ class TestGrowth:
         disk.grow()
         assert disk.sector(0)[458:462] == _u32(2**32 - 1)
 
+    def test_a_gpt_with_a_recovery_partition(self) -> None:
+        disk = gpt({2: (2048, 4095), 5: (4096, 6143)}, types={5: RECOVERY})
+        disk.write(6000 * SECTOR, b"to recover")
+        disk.sectors = 1 << 16
+        before = disk.load().table.partitions
+        disk.grow()
+        after = disk.load().table.partitions
+        assert [(p.number, p.start // SECTOR, p.end // SECTOR) for p in after] == [
+            (2, 2048, (1 << 16) - 4097),
+            (5, (1 << 16) - 4096, (1 << 16) - 2049),
+        ]
+        assert [(p.uuid, p.name, p.type) for p in after] == [
+            (p.uuid, p.name, p.type) for p in before
+        ]
+        assert disk.sector(after[1].start // SECTOR + 6000 - 4096).startswith(b"to recover")
+        entry = disk.read(2 * SECTOR + 4 * 128, 128)
+        assert struct.unpack_from("<Q", entry, 48) == (1 << 2,), "its attributes"
+        assert disk.sector(IMAGE - 1) == bytes(SECTOR), "the old backup"
+        assert backup_is_valid(disk)
+        assert disk.grow() == []
+
+    def test_what_moved_onto_the_old_backup_is_not_blanked(self) -> None:
+        disk = gpt({2: (34, 2014), 5: (2015, 8158)}, types={5: RECOVERY})
+        for sector in range(2015, 8159):
+            disk.write(sector * SECTOR, b"to recover")
+        disk.sectors = 8158 + 6144 + 2048 + 1
+        disk.grow()
+        last = disk.load().table.partitions[1]
+        assert last.start // SECTOR <= IMAGE - 1
+        for sector in range(last.start // SECTOR, last.end // SECTOR + 1):
+            assert disk.sector(sector).startswith(b"to recover"), sector
+
+    def test_a_hybrid_mbr_names_no_partition_beyond_its_end(self) -> None:
+        disk = gpt({1: (2048, 4095), 2: (4096, 6143)}, types={2: RECOVERY})
+        for slot, (kind, first) in enumerate([(0x07, 2048), (0x27, 4096)], start=1):
+            record = struct.pack("<B3sB3sLL", 0, b"abc", kind, b"def", first, 2048)
+            disk.write(446 + 16 * slot, record)
+        disk.sectors = 1 << 33
+        disk.grow()
+        assert disk.sector(0)[478:494] == bytes(16)
+        assert disk.sector(0)[462:478] == b"\0abc\x07\xfe\xff\xff" + _u32(2048) + _u32(2**32 - 2048)
+        assert disk.load().table.partitions[1].start == ((1 << 33) - 4096) * SECTOR
+
+    def test_an_addition_to_a_gpt(self) -> None:
+        disk = gpt({1: (34, 5000), 3: (5001, 6000)})
+        found = disk.load()
+        added = Addition(2, 6144, 7935, LINUX_TYPE, "cidata", 1 << 63)
+        for offset, content in found.changes([added]):
+            disk.write(offset, content)
+        now = disk.load().table.partitions
+        assert [p.number for p in now] == [1, 3, 2]
+        assert (now[2].start, now[2].size) == (6144 * SECTOR, 1792 * SECTOR)
+        assert (now[2].type, now[2].name) == (LINUX_TYPE, "cidata")
+        assert now[2].uuid not in {partition.uuid for partition in now[:2]}
+        assert struct.unpack_from("<Q", disk.read(2 * SECTOR + 128, 128), 48) == (1 << 63,)
+        assert backup_is_valid(disk)
+        assert now[:2] == found.table.partitions
+
+    def test_an_addition_to_a_full_gpt(self) -> None:
+        full = gpt({number: (99 + number, 99 + number) for number in range(1, 5)}, entries=4)
+        with pytest.raises(GuestError, match="all 4 are in use"):
+            full.load().changes([Addition(5, 6144, 7935, LINUX_TYPE)])
+
+    def test_an_addition_in_the_place_of_the_backup(self) -> None:
+        with pytest.raises(GuestError, match="where the backup of the partition table must be"):
+            gpt(NORMAL).load().changes([Addition(3, 6144, 8159, LINUX_TYPE)])
+
+    def test_an_mbr_with_a_recovery_partition(self) -> None:
+        disk = mbr({0: [(0x07, 64, 1000), (0x07, 1064, 1000), (0x27, 2064, 100)]})
+        disk.sectors = 1 << 20
+        last = 2163 + ((1 << 20) - 2049 - 2163) // 2048 * 2048
+        first = last - 99
+        assert disk.grow() == [
+            (446 + 32, b"\x80" + chs(first) + b"\x27" + chs(last) + _u32(first) + _u32(100)),
+            (446 + 16, b"\x80abc\x07" + chs(first - 1) + _u32(1064) + _u32(first - 1064)),
+        ]
+        assert disk.grow() == []
+
+    def test_an_addition_to_an_mbr(self) -> None:
+        disk = mbr({0: [(0x07, 64, 1000), (0, 0, 0), (0x07, 1064, 1000)]})
+        [write] = disk.load().changes([Addition(2, 4096, 5887, "01", "no name", 1)])
+        assert write == (
+            446 + 16,
+            b"\0" + chs(4096) + b"\x01" + chs(5887) + _u32(4096) + _u32(1792),
+        )
+
     def test_mbr(self) -> None:
         disk = mbr(LOGICAL)
         disk.sectors = 1 << 20
@@ -499,6 +598,52 @@ def test_a_crash_while_growing_leaves_a_valid_table(disk: Disk) -> None:
     assert disk.grow() == []
 
 
+@st.composite
+def followed(draw: st.DrawFn) -> Disk:
+    """Disks whose data partition has others behind it, each sector of them with its number."""
+    bounds = sorted(draw(st.sets(st.integers(40, 300), min_size=4, max_size=8)))
+    ranges = [(first, last - 1) for first, last in zip(bounds[::2], bounds[1::2], strict=False)]
+    numbers = draw(st.permutations(range(1, 5)))
+    places = dict(zip(numbers, ranges, strict=False))
+    data = draw(st.sampled_from(list(places)))
+    if draw(st.booleans()):
+        disk = gpt(places, 400, types=dict.fromkeys(set(places) - {data}, RECOVERY))
+    else:
+        records = {n: (0x07 if n == data else 0x27, a, b - a + 1) for n, (a, b) in places.items()}
+        disk = mbr({0: [records.get(number, (0, 0, 0)) for number in range(1, 5)]}, 400)
+    for first, last in ranges:
+        for sector in range(first, last + 1):
+            disk.write(sector * SECTOR, b"%d" % sector)
+    disk.sectors += draw(st.integers(0, 6000))
+    return disk
+
+
+@given(followed())
+def test_a_crash_while_moving_loses_nothing(disk: Disk) -> None:
+    """At every moment, each partition of a valid table has all of its content."""
+    found = disk.load()
+    wanted = {p.number: [disk.sector(n) for n in _sectors_of(p)] for p in found.table.partitions}
+    changes = layout.grow(found.table)
+    writes = found.changes(changes)
+    disk.copy(changes)
+    for offset, content in [(0, b""), *writes]:
+        for _ in [None, *disk.write_stepwise(offset, content)]:
+            try:
+                now = disk.load().table
+            except GuestError:
+                assert found.table.label == "gpt"
+                assert backup_is_valid(disk)
+                continue
+            for partition in now.partitions:
+                kept = wanted[partition.number]
+                assert [disk.sector(n) for n in _sectors_of(partition)[: len(kept)]] == kept
+    assert disk.grow() == []
+
+
+def _sectors_of(partition: layout.Partition) -> range:
+    return range(partition.start // SECTOR, partition.end // SECTOR + 1)
+
+
 @given(
     st.sampled_from([gpt(NORMAL), gpt({1: (600, 8000)}, entries=1024), mbr(LOGICAL)]),
     st.lists(
@@ -537,7 +682,7 @@ def test_hostile_bytes(
         pass
     else:
         assert all(0 <= offset <= hostile.size - len(content) for offset, content in writes)
-        assert all(isinstance(resize, Resize) for resize in resizes)
+        assert all(isinstance(resize, Resize | Move) for resize in resizes)
         for offset, content in writes:
             hostile.write(offset, content)
         assert hostile.grow() == []
