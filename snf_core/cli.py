@@ -382,9 +382,11 @@ def _script(arguments: argparse.Namespace, config: Config) -> int:
         # Ganeti decodes the last 4 KiB of the log, which may begin within a character.
         sys.stderr.reconfigure(encoding="ascii", errors="backslashreplace")
     if arguments.script == "create":
+        environ, secret = plaintext.hashed(os.environ, lambda e: scripts.password_hash(e, config))
         scripts.create(
-            plaintext.hashed(os.environ, lambda whole: scripts.password_hash(whole, config)),
+            environ,
             config,
+            plaintext=secret,
             report_file=arguments.report,
             progress_descriptor=arguments.progress_fd,
         )

@@ -199,6 +199,11 @@ class Setup(Plugin):
 class GuestFamily(Plugin):
     """A family of guest operating systems (snf.guest)."""
 
+    plaintext_password: ClassVar[bool] = False
+    """Whether its tasks are handed the password itself, because the guest takes no hash."""
+    grows: ClassVar[frozenset[str]] = frozenset()
+    """File systems, as blkid(8) names them, that its own tasks grow, or have the guest grow."""
+
     @abstractmethod
     def detect(self, guest: Guest, root: str | None) -> int:
         """How sure this family is that the guest is one of its own: 0 no, 1 generic, 2 sure.
@@ -241,10 +246,20 @@ class Task(Plugin):
     """Names of tasks without which this one makes no sense: excluding them excludes this."""
     properties: ClassVar[Mapping[str, str]] = {}
     """Image properties it reads, and what they mean."""
+    parameters: ClassVar[Sequence[str]] = ()
+    """Those of OPTIONAL in ``snf_core.image.parameters`` that it serves."""
     resizes: ClassVar[bool] = False
     """Whether EXCLUDE_FILESYSTEMRESIZE_TASKS excludes it."""
     excludable: ClassVar[bool] = True
     """Whether EXCLUDE_TASK_<Name> may exclude it alone."""
+
+    def check_request(self, request: Customization) -> None:
+        """Refuse what this task could not do in any guest, before any is changed.
+
+        Called before the disk is touched where the property OSFAMILY names the family, else once
+        the family is found out; ``request`` does not hold the plain password. Raises
+        InvalidValueError or UnsupportedError.
+        """
 
     @abstractmethod
     def run(self, guest: Guest, request: Customization) -> Iterable[str]:

@@ -47,6 +47,10 @@ class ImageError(SnfError):
     """An image cannot be found, opened or trusted, or does not fit."""
 
 
+class FetchError(SnfError):
+    """What lies behind a URL of a tenant's cannot be had."""
+
+
 class DiskError(SnfError):
     """The instance's disk cannot be opened, written or verified."""
 

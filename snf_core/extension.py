@@ -38,8 +38,11 @@ class ExtensionPoint(Generic[T]):
     api_version: str = "1.0"
 
     def group(self, name: str) -> str:
-        """The option group of the plugin ``name``: ``hypervisor.kvm``, ``image.source.local``."""
-        return f"{self.namespace.removeprefix('snf.')}.{name}"
+        """The option group of the plugin ``name``: ``hypervisor.kvm``, ``image.source.local``.
+
+        In lower case, as oslo.config has groups: in a file, they are found in any case.
+        """
+        return f"{self.namespace.removeprefix('snf.')}.{name.lower()}"
 
 
 HYPERVISOR = ExtensionPoint("snf.hypervisor", contract.Hypervisor)

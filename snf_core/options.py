@@ -9,6 +9,26 @@ from oslo_config import cfg
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+
+def _host_or_prefix(text: str) -> str:
+    import ipaddress
+    import re
+
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        if re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9._-]{1,253}", text):
+            return text
+    raise ValueError(f"{text!r} is neither a host nor an address nor ADDRESS/LENGTH")
+
+
+def _guest_mtu(text: str) -> int:
+    from snf_core import model
+
+    number = int(text)
+    return model.mtu(number) if number else 0
+
+
 DIRECTORIES = [
     cfg.StrOpt(
         "state",
@@ -44,6 +64,14 @@ IMAGE = [
         ],
         help="What to do with image properties that no task knows.",
     ),
+    cfg.ListOpt(
+        "fetch_hosts",
+        default=[],
+        item_type=_host_or_prefix,
+        help="Hosts, addresses and prefixes (ADDRESS/LENGTH) from which this node fetches what "
+        "tenants name by URL (os_answer_file) although they are not on the public Internet. "
+        "Whoever may deploy can read all that these servers show to this node.",
+    ),
     cfg.StrOpt(
         "progress_monitor",
         default="",
@@ -57,12 +85,12 @@ PARAMETERS = [
     cfg.StrOpt("img_format", help="Default image format."),
     cfg.StrOpt("img_properties", help="Default image properties, a JSON object."),
     cfg.StrOpt("inst_properties", help="Default overriding properties, a JSON object."),
-    cfg.StrOpt("img_personality", help="Default files to inject, a JSON array."),
+    cfg.StrOpt("img_personality", secret=True, help="Default files to inject, a JSON array."),
     cfg.StrOpt("img_passwd", secret=True, help="Default password."),
     cfg.StrOpt("img_passwd_hash", secret=True, help="Default password hash, in crypt(5) form."),
     cfg.StrOpt("auth_keys", help="Default SSH keys, in authorized_keys form."),
     cfg.StrOpt("os_product_key", secret=True, help="Default Windows product key."),
-    cfg.StrOpt("os_answer_file", help="Default URL of a Windows answer file."),
+    cfg.StrOpt("os_answer_file", secret=True, help="Default URL of a Windows answer file."),
     cfg.StrOpt("config_url", help="Default URL of a JSON object with further parameters."),
     cfg.StrOpt("cloud_userdata", secret=True, help="Default cloud-init user data, in base64."),
 ]
@@ -140,6 +168,14 @@ NETWORK = [
             ("dhcp+slaac_dhcp", "IPv4 by DHCP, IPv6 by router advertisement and DHCPv6"),
         ],
         help="What the only NIC of a guest does if it has neither an address nor an IPv6 gateway.",
+    ),
+    cfg.Opt(
+        "guest_mtu",
+        type=_guest_mtu,
+        default=0,
+        help="MTU, in bytes, that guests configure on their NICs, unless a tag mtu:BYTES of a "
+        "NIC's network names another. It must not exceed what the network passes. 0: as the "
+        "guest finds it by itself.",
     ),
     cfg.ListOpt("nameservers", default=[], help="DNS servers for statically configured guests."),
     cfg.ListOpt("search_domains", default=[], help="DNS search domains for the same guests."),

@@ -71,12 +71,18 @@ class Reporter:
 
     def __init__(self, sinks: Sequence[Sink], secrets: Iterable[str] = ()) -> None:
         self._sinks = list(sinks)
-        self._secrets = {
-            line
-            for secret in secrets
-            for line in secret.splitlines()
-            if len(line) >= _SHORTEST_SECRET
-        }
+        self._secrets: set[str] = set()
+        for secret in secrets:
+            self.conceal(secret)
+
+    def conceal(self, secret: str) -> None:
+        """Blot this out of all messages from now on."""
+        lines = secret.splitlines()
+        self._secrets.update(line for line in lines if len(line) >= _SHORTEST_SECRET)
+
+    def redacted(self, text: str) -> str:
+        """``text`` without what is to be concealed."""
+        return _redact(text, self._secrets)
 
     def info(self, message: str) -> None:
         """A milestone, for everybody to see."""
@@ -137,7 +143,7 @@ class Reporter:
     def _clean(self, value: Any) -> Any:
         # Only messages are free text: a password may well be a word such as "image".
         if isinstance(value, list):
-            return [printable(_redact(str(message), self._secrets)) for message in value]
+            return [printable(self.redacted(str(message))) for message in value]
         return printable(value) if isinstance(value, str) else value
 
 

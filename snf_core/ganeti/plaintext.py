@@ -3,7 +3,8 @@
 Ganeti gives the password to ``create`` in the environment. There it would stay in the process's
 memory, whatever is done to the variable. So the process begins anew before it does anything else,
 the password waiting in a file in memory (memfd_create(2)) behind a descriptor; only a child that
-ends at once reads it, and answers with its hash.
+ends at once reads it, and answers with its hash. The descriptor stays open, for guests that take
+no hash.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 VARIABLE = "OSP_IMG_PASSWD"
 HASH_VARIABLE = "OSP_IMG_PASSWD_HASH"
 _DESCRIPTOR = "SNF_PASSWORD_DESCRIPTOR"
-_LIMIT = 1 << 16
 _WRONG = 2
 """How the child ends where something in the environment is wrong."""
 
@@ -28,11 +28,11 @@ _WRONG = 2
 def withdraw() -> None:
     """Begin this program anew without a password in its environment, if it holds one."""
     environ = dict(os.environ)
-    password = environ.pop(VARIABLE, None)
-    if password is None:
+    given = environ.pop(VARIABLE, None)
+    if given is None:
         return
     descriptor = os.memfd_create("password")
-    os.write(descriptor, os.fsencode(password))
+    os.write(descriptor, os.fsencode(given))
     os.set_inheritable(descriptor, True)
     environ[_DESCRIPTOR] = str(descriptor)
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
@@ -40,28 +40,25 @@ def withdraw() -> None:
 
 def hashed(
     environ: Mapping[str, str], make_hash: Callable[[Mapping[str, str]], str]
-) -> dict[str, str]:
+) -> tuple[dict[str, str], int | None]:
     """The environment with the password's hash in the place of what was withdrawn.
 
-    ``make_hash`` is called in a child, with the environment as it was. Where it raises SnfError,
-    the password itself is put back, for whoever checks the parameters to say what is wrong.
-    Raises TaskError if the child dies.
+    And the descriptor of the file that holds the password, for nobody to inherit; None where there
+    is none. ``make_hash`` is called in a child, with the environment as it was. Where it raises
+    SnfError, the password itself is put back, for whoever checks the parameters to say what is
+    wrong. Raises TaskError if the child dies.
     """
+    from snf_core.image import password  # not while a program begins that begins anew at once
+
     others = {name: value for name, value in environ.items() if name != _DESCRIPTOR}
     if _DESCRIPTOR not in environ:
-        return others
+        return others, None
     descriptor = int(environ[_DESCRIPTOR])
-    try:
-        made = _in_child(lambda: make_hash(others | {VARIABLE: _read(descriptor)}))
-        if made is not None:
-            return others | {HASH_VARIABLE: made}
-        return others | {VARIABLE: _read(descriptor)}
-    finally:
-        os.close(descriptor)
-
-
-def _read(descriptor: int) -> str:
-    return os.fsdecode(os.pread(descriptor, _LIMIT, 0))
+    os.set_inheritable(descriptor, False)
+    made = _in_child(lambda: make_hash(others | {VARIABLE: password.read(descriptor)}))
+    if made is not None:
+        return others | {HASH_VARIABLE: made}, descriptor
+    return others | {VARIABLE: password.read(descriptor)}, None
 
 
 def _in_child(function: Callable[[], str]) -> str | None:

@@ -29,10 +29,14 @@ def create(
     environ: Mapping[str, str],
     config: Config,
     *,
+    plaintext: int | None = None,
     report_file: Path | None = None,
     progress_descriptor: int | None = None,
 ) -> None:
-    """Deploy the image that the parameters name onto the disk of the operating system."""
+    """Deploy the image that the parameters name onto the disk of the operating system.
+
+    ``plaintext`` is a descriptor of a file with the password whose hash is in the environment.
+    """
     request = environment.request(environ)
     values = parameters.collect(config, environ)
     with _reporting(
@@ -45,7 +49,7 @@ def create(
         checked = parameters.check(values)
         hypervisor = extension.make(extension.HYPERVISOR, request.instance.hypervisor, config)
         disk = environment.os_disk(environ, request.disks, hypervisor.disk_name)
-        wanted = Deployment(request.instance, disk, request.nics, checked)
+        wanted = Deployment(request.instance, disk, request.nics, checked, plaintext=plaintext)
         deploy.deploy(wanted, hypervisor, config, reporter)
 
 

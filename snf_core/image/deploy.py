@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import stat
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from snf_core.errors import (
     InterruptedDeploymentError,
     InvalidValueError,
 )
-from snf_core.image import copy, identity, nics, password, selection, tasks, worker
+from snf_core.image import copy, fetch, identity, nics, password, selection, tasks, worker
 from snf_core.image.confinement import Confinement
 from snf_core.image.customization import Customization
 
@@ -30,14 +31,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from snf_core.config import Config
-    from snf_core.contract import DiskWriter, Hypervisor, ImageReader
+    from snf_core.contract import DiskWriter, GuestFamily, Hypervisor, ImageReader
     from snf_core.image.guest import Guest
     from snf_core.image.parameters import Parameters
-    from snf_core.image.tasks import Catalogue
+    from snf_core.image.tasks import Catalogue, Step
     from snf_core.model import Disk, Instance, Nic
     from snf_core.report import Reporter
 
-_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
+_USER = re.compile(r"""[^\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"/\\\[\]:;|=,+*?<>]{1,256}""")
+"""What can be a user's name in one family of guests or another, which have stricter rules."""
 _ROOM = 1 << 20
 """Bytes of free storage below which a guest's writes may have failed for lack of it."""
 _PARTITION = re.compile(r"[1-9][0-9]{0,2}")
@@ -54,19 +56,33 @@ class Deployment:
     only: frozenset[str] = frozenset()
     """If not empty: the only tasks to run, beside mounting and unmounting, on a guest that was
     deployed before."""
+    plaintext: int | None = None
+    """A descriptor of a file that begins with the password itself, of which ``parameters`` have
+    the hash. It is read only for a guest that takes no hash."""
 
 
 def deploy(
     deployment: Deployment, hypervisor: Hypervisor, config: Config, reporter: Reporter
 ) -> None:
     """Deploy. Raises SnfError; afterwards nothing of ours runs or lies about either way."""
-    prepared = _prepare(deployment, hypervisor, config, reporter)
+    with interruptible():
+        prepared = _prepare(deployment, hypervisor, config, reporter)
+        _carry_out(deployment, prepared, hypervisor, config, reporter)
+    reporter.info("Image customization finished successfully.")
+
+
+def _carry_out(
+    deployment: Deployment,
+    prepared: _Prepared | None,
+    hypervisor: Hypervisor,
+    config: Config,
+    reporter: Reporter,
+) -> None:
     parameters = deployment.parameters
     source = selection.choose_source(parameters.img_id, config)
     destination = selection.choose_destination(deployment.disk, config)
     image_format = extension.make(extension.IMAGE_FORMAT, parameters.img_format, config)
     with (
-        interruptible(),
         source.open(parameters.img_id, parameters.img_format) as opened,
         image_format.disk(opened) as image,
         destination.open(deployment.disk) as disk,
@@ -84,7 +100,6 @@ def deploy(
             stack.close()
         with reporter.phase("flush"):
             disk.flush()
-    reporter.info("Image customization finished successfully.")
 
 
 @contextlib.contextmanager
@@ -119,6 +134,16 @@ class _Prepared:
     request: Customization
     catalogue: Catalogue
     only: frozenset[str]
+    asked: tuple[str, ...] = ()
+    """Optional parameters that are given, and of which it is not said yet whether they are
+    served: the guest's family is not known."""
+    plaintext: int | None = None
+    """As a Deployment has it, but None where the guest takes a hash for sure."""
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Descriptors that the job needs."""
+        return () if self.plaintext is None else (self.plaintext,)
 
 
 def check_request(parameters: Parameters, catalogue: Catalogue, config: Config) -> list[str]:
@@ -127,18 +152,22 @@ def check_request(parameters: Parameters, catalogue: Catalogue, config: Config) 
     _users(properties.get("USERS"))
     _root(properties.get("ROOT_PARTITION"))
     password.check_method(properties.get("PASSWD_HASHING_METHOD"))
+    warnings = []
+    family = properties.get("OSFAMILY").lower()
+    if family and not properties.flag("EXCLUDE_ALL_TASKS"):
+        warnings = tasks.check_served(parameters.optional(), catalogue.of(family), family)
     unknown = tasks.check_properties(
         properties, [step for steps in catalogue.tasks.values() for step in steps]
     )
     if not unknown:
-        return []
+        return warnings
     message = f"no task knows the properties {', '.join(sorted(unknown))}"
     if config.image.unknown_properties == "error":
         raise InvalidValueError(
             f"parameters img_properties, inst_properties: {message}",
             remedy="correct them, or set [image] unknown_properties = warning",
         )
-    return [message]
+    return [*warnings, message]
 
 
 def _prepare(
@@ -153,10 +182,33 @@ def _prepare(
     if properties.flag("EXCLUDE_ALL_TASKS"):
         reporter.warning("nothing is customized: excluded by EXCLUDE_ALL_TASKS")
         return None
+    answer_file = _answer_file(parameters, catalogue, family, config)
+    hashing = family and not catalogue.families[family].plaintext_password
+    request = _request(deployment, answer_file, hypervisor, config, reporter)
+    if family:
+        steps = _steps(catalogue, family, deployment.only)
+        tasks.check(tasks.plan(steps, properties), replace(request, password=""))
+    return _Prepared(
+        request,
+        catalogue,
+        deployment.only,
+        asked=() if family else parameters.optional(),
+        plaintext=None if hashing else deployment.plaintext,
+    )
+
+
+def _request(
+    deployment: Deployment,
+    answer_file: bytes,
+    hypervisor: Hypervisor,
+    config: Config,
+    reporter: Reporter,
+) -> Customization:
+    parameters, properties = deployment.parameters, deployment.parameters.properties
     plans, warnings = nics.plan(deployment.nics, config.network)
     for warning in warnings:
         reporter.warning(warning)
-    request = Customization(
+    return Customization(
         hostname=deployment.instance.name,
         hypervisor=deployment.instance.hypervisor,
         disk_name=hypervisor.disk_name(deployment.disk),
@@ -165,12 +217,31 @@ def _prepare(
         nameservers=tuple(config.network.nameservers),
         search_domains=tuple(config.network.search_domains),
         password_hash=_password_hash(parameters),
+        password=parameters.password,
         authorized_keys=parameters.authorized_keys,
         users=_users(properties.get("USERS")),
+        personality=parameters.personality,
+        product_key=parameters.product_key,
+        answer_file=answer_file,
+        user_data=parameters.user_data,
         update=bool(deployment.only),
-        facts={"family": family, "root": _root(properties.get("ROOT_PARTITION"))},
+        facts={
+            "family": properties.get("OSFAMILY").lower(),
+            "root": _root(properties.get("ROOT_PARTITION")),
+        },
     )
-    return _Prepared(request, catalogue, deployment.only)
+
+
+def _answer_file(
+    parameters: Parameters, catalogue: Catalogue, family: str, config: Config
+) -> bytes:
+    """The answer file, unless it is known already that no task would take it."""
+    steps = catalogue.of(family) if family else []
+    wanted = not family or any("os_answer_file" in step.task.parameters for step in steps)
+    if not parameters.answer_file or not wanted:
+        return b""
+    what = "parameter os_answer_file"
+    return fetch.no_page(fetch.fetch(parameters.answer_file, what, config), what)
 
 
 @contextlib.contextmanager
@@ -194,7 +265,7 @@ def _guest(
         confinement = Confinement(own, runtime / "deployment", settings.timeout)
         job = _job(prepared)
         yield stack.enter_context(
-            worker.started(found, launcher, confinement, [disk.descriptor], job)
+            worker.started(found, launcher, confinement, [disk.descriptor], job, kept=prepared.kept)
         )
 
 
@@ -210,18 +281,48 @@ def _job(prepared: _Prepared) -> Callable[[Guest, Reporter], None]:
                 _check_root(guest, request.device, root)
             family = request.facts["family"] or tasks.detect(guest, families, root)
             root = root or families[family].root(guest)
-        request = replace(request, facts={"family": family, "root": root})
-        steps = [
-            step
-            for step in prepared.catalogue.of(family)
-            if not prepared.only
-            or step.name in prepared.only
-            or step.task.stage in {Stage.MOUNT, Stage.UNMOUNT}
-        ]
+        every = prepared.catalogue.of(family)
+        for warning in tasks.check_served(prepared.asked, every, family):
+            reporter.warning(warning)
+        steps = _steps(prepared.catalogue, family, prepared.only)
+        chosen = tasks.plan(steps, request.properties)
+        tasks.check(chosen, replace(request, password=""))
+        grows = " ".join(sorted(families[family].grows))
+        request = replace(
+            _with_password(prepared, families[family]),
+            facts={"family": family, "root": root, "grows": grows},
+        )
+        reporter.conceal(request.password)
         with reporter.phase("tasks"):
-            tasks.run(tasks.plan(steps, request.properties), guest, request, reporter)
+            tasks.run(chosen, guest, request, reporter)
 
     return job
+
+
+def _steps(catalogue: Catalogue, family: str, only: frozenset[str]) -> list[Step]:
+    """The tasks for a guest of a family: all of them, or those in ``only`` and what they need."""
+    return [
+        step
+        for step in catalogue.of(family)
+        if not only
+        or step.name in only
+        or (step.task.stage in {Stage.MOUNT, Stage.UNMOUNT} and not step.task.excludable)
+    ]
+
+
+def _with_password(prepared: _Prepared, family: GuestFamily) -> Customization:
+    """The request with the password as a family takes it: itself, or its hash."""
+    request, secret = prepared.request, prepared.plaintext
+    try:
+        if not family.plaintext_password:
+            return replace(request, password="")
+        plain = request.password if secret is None else password.read(secret)
+        return replace(
+            request, password=plain, password_hash="" if plain else request.password_hash
+        )
+    finally:
+        if secret is not None:
+            os.close(secret)
 
 
 def _check_root(guest: Guest, device: str, root: str) -> None:
@@ -273,12 +374,17 @@ def _password_hash(parameters: Parameters) -> str:
 
 
 def _users(text: str) -> tuple[str, ...]:
-    users = tuple(dict.fromkeys(text.split()))
+    """The users in a property: words as a shell has them, so that a quoted name may have blanks."""
+    remedy = "give names with blanks between them, in quotation marks where a name has blanks"
+    try:
+        users = tuple(dict.fromkeys(shlex.split(text)))
+    except ValueError:
+        raise InvalidValueError(
+            "property USERS: a quotation mark or a backslash has no counterpart", remedy=remedy
+        ) from None
     for user in users:
         if not _USER.fullmatch(user):
-            raise InvalidValueError(
-                f"property USERS: {user!r} is not a user name", remedy="see useradd(8)"
-            )
+            raise InvalidValueError(f"property USERS: {user!r} is not a user name", remedy=remedy)
     return users
 
 

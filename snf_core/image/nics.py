@@ -7,8 +7,12 @@ it; the result depends on no guest. Renderers match NICs by MAC address, never b
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
+
+from snf_core import model
+from snf_core.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 
 V4 = Literal["", "dhcp", "static"]
 V6 = Literal["", "dhcp", "slaac", "slaac_dhcp"]
+
+MTU_TAG = "mtu:"
+"""How a network's tag begins that says the MTU of its guests' NICs: ``mtu:8950``."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,15 @@ class NicPlan:
     gateway: ipaddress.IPv4Address | None = None
     gateway_on_link: bool = False
     """The gateway lies outside the subnet and must be reached through the NIC directly."""
+    mtu: int = 0
+    """Bytes; 0: what the guest takes by itself."""
 
 
 def plan(nics: Iterable[Nic], conf: Any) -> tuple[list[NicPlan], list[str]]:
-    """What each NIC should do, and warnings. ``conf`` is the configuration's network group."""
+    """What each NIC should do, and warnings. ``conf`` is the configuration's network group.
+
+    Raises InvalidValueError for a network's tag that names no MTU, or two that name different ones.
+    """
     nics = list(nics)
     plans = [_plan(nic, conf) for nic in nics]
     warnings = []
@@ -47,7 +59,29 @@ def plan(nics: Iterable[Nic], conf: Any) -> tuple[list[NicPlan], list[str]]:
             "the only NIC has neither an address nor an IPv6 gateway; "
             f"it is configured as {conf.default_nic_config or 'nothing'!r}"
         )
-    return plans, warnings
+    sizes = [_mtu(nic, conf) for nic in nics]
+    return [replace(one, mtu=mtu) for one, mtu in zip(plans, sizes, strict=True)], warnings
+
+
+def _mtu(nic: Nic, conf: Any) -> int:
+    """By a tag of the NIC's network, else as configured."""
+    words = sorted(tag for tag in nic.network_tags if tag.startswith(MTU_TAG))
+    sizes = {_bytes(word) for word in words}
+    if len(sizes) > 1:
+        raise InvalidValueError(
+            f"nic {nic.index}: the tags {', '.join(words)} of its network contradict each other",
+            remedy="remove all but one",
+        )
+    return sizes.pop() if sizes else int(conf.guest_mtu)
+
+
+def _bytes(tag: str) -> int:
+    digits = tag.removeprefix(MTU_TAG)
+    if not re.fullmatch(r"[0-9]{2,5}", digits):
+        raise InvalidValueError(
+            f"the network tag {tag!r} names no MTU", remedy=f"expected {MTU_TAG}1450, for example"
+        )
+    return model.mtu(int(digits))
 
 
 def _plan(nic: Nic, conf: Any) -> NicPlan:

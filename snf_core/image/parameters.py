@@ -1,14 +1,13 @@
 """The twelve parameters of a deployment: where they come from, and what they may be.
 
 Precedence, lowest first: the configuration's group ``[parameters]``, the variant's file, the
-environment (``OSP_*``). Everything is checked before anything is touched; what later versions
+environment (``OSP_*``). Everything is checked before anything is touched; what a later version
 will serve is understood already and refused by name.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 import re
 import shlex
 from dataclasses import dataclass, field
@@ -16,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snf_core.errors import ConfigError, InvalidValueError, UnsupportedError
-from snf_core.image import password
+from snf_core.image import password, personality, web
 from snf_core.image.properties import Properties, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from snf_core.config import Config
+    from snf_core.image.customization import PersonalFile
 
 NAMES = (
     "img_id",
@@ -55,7 +55,25 @@ DESCRIPTIONS = {
     "cloud_userdata": "cloud-init user data, in base64",
 }
 
-SECRET = ("img_passwd", "img_passwd_hash", "os_product_key", "cloud_userdata")
+SECRET = (
+    "img_passwd",
+    "img_passwd_hash",
+    "img_personality",
+    "os_product_key",
+    "os_answer_file",
+    "cloud_userdata",
+)
+"""Those that must not be shown: a URL may hold a password or a token, a file anything."""
+
+OPTIONAL = {
+    "img_personality": True,
+    "auth_keys": False,
+    "os_product_key": False,
+    "os_answer_file": False,
+    "cloud_userdata": True,
+}
+"""Parameters that some families of guests serve and others do not, and whether it is an error to
+give one to a guest of which no task serves it, rather than worth a warning."""
 
 FORMATS = {"diskdump": True, "extdump": False, "ntfsdump": False}
 """The historical formats, and whether this version serves them; plugins add others."""
@@ -63,6 +81,8 @@ FORMATS = {"diskdump": True, "extdump": False, "ntfsdump": False}
 _VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _PRODUCT_KEY = re.compile(r"[A-Za-z0-9]{5}(-[A-Za-z0-9]{5}){4}")
 _URL = re.compile(r"(https?|ftps?|file)://[\x21-\x7e]+")
+_USERDATA_LIMIT = 1 << 20
+"""Bytes of user data: more than any cloud hands to its guests."""
 _KEY_TYPE = re.compile(r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+")
 _PAIR = {"img_passwd", "img_passwd_hash"}
 
@@ -77,6 +97,22 @@ class Parameters:
     password_hash: str = field(default="", repr=False)
     authorized_keys: tuple[str, ...] = field(default=(), repr=False)
     properties: Properties = field(default_factory=Properties, repr=False)
+    personality: tuple[PersonalFile, ...] = field(default=(), repr=False)
+    product_key: str = field(default="", repr=False)
+    answer_file: str = field(default="", repr=False)
+    """A URL, of http or https."""
+    user_data: bytes = field(default=b"", repr=False)
+
+    def optional(self) -> tuple[str, ...]:
+        """The names of those of OPTIONAL that ask for something."""
+        asked = {
+            "img_personality": self.personality,
+            "auth_keys": self.authorized_keys,
+            "os_product_key": self.product_key,
+            "os_answer_file": self.answer_file,
+            "cloud_userdata": self.user_data,
+        }
+        return tuple(name for name in OPTIONAL if asked[name])
 
 
 def collect(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
@@ -126,7 +162,11 @@ def check(values: Mapping[str, str]) -> Parameters:
             raise InvalidValueError(
                 f"parameter {name} is not text", remedy="give UTF-8 without NUL characters"
             )
-    _refuse_unserved(values)
+    if values.get("config_url", "").strip():
+        _check_url("config_url", values["config_url"].strip())
+        raise UnsupportedError(
+            "parameter config_url is not served by this version", remedy="leave it out"
+        )
     _check_passwords(values)
     properties = parse(values.get("img_properties", ""), "img_properties")
     properties |= parse(values.get("inst_properties", ""), "inst_properties")
@@ -137,6 +177,10 @@ def check(values: Mapping[str, str]) -> Parameters:
         password_hash=values.get("img_passwd_hash", ""),
         authorized_keys=tuple(_keys(values.get("auth_keys", ""))),
         properties=Properties(properties),
+        personality=personality.parse(values.get("img_personality", "")),
+        product_key=_product_key(values.get("os_product_key", "").strip()),
+        answer_file=_answer_file(values.get("os_answer_file", "").strip()),
+        user_data=_user_data(values.get("cloud_userdata", "")),
     )
 
 
@@ -200,59 +244,36 @@ def _is_key(kind: str, blob: str) -> bool:
     return key.startswith(name) and len(key) > len(name)
 
 
-def _refuse_unserved(values: Mapping[str, str]) -> None:
-    checks = {
-        "img_personality": _check_personality,
-        "cloud_userdata": _check_userdata,
-        "os_product_key": _check_product_key,
-        "os_answer_file": _check_url,
-        "config_url": _check_url,
-    }
-    for name, checked in checks.items():
-        value = values.get(name, "").strip()
-        if value:
-            checked(name, value)
-            if value == "[]":  # a personality without files asks for nothing
-                continue
-            raise UnsupportedError(
-                f"parameter {name} is not served by this version", remedy="leave it out"
-            )
-
-
-def _check_personality(name: str, value: str) -> None:
+def _user_data(text: str) -> bytes:
     try:
-        files = json.loads(value)
-        well = isinstance(files, list) and all(
-            isinstance(file, dict)
-            and str(file["path"]).startswith("/")
-            and ".." not in str(file["path"]).split("/")
-            and base64.b64decode(file["contents"], validate=True) is not None
-            and isinstance(file.get("mode", 288), int)
-            for file in files
-        )
-    except (ValueError, KeyError, TypeError, RecursionError):
-        well = False
-    if not well:
-        raise InvalidValueError(
-            f"parameter {name} is not a JSON array of files",
-            remedy='give [{"path": "/absolute", "contents": "BASE64", ...}, ...]',
-        )
-
-
-def _check_userdata(name: str, value: str) -> None:
-    try:
-        base64.b64decode("".join(value.split()), validate=True)
+        data = base64.b64decode("".join(text.split()), validate=True)
     except ValueError:
         raise InvalidValueError(
-            f"parameter {name} is not valid base64", remedy='encode it with "base64"'
+            "parameter cloud_userdata is not valid base64", remedy='encode it with "base64"'
         ) from None
-
-
-def _check_product_key(name: str, value: str) -> None:
-    if not _PRODUCT_KEY.fullmatch(value):
+    if len(data) > _USERDATA_LIMIT:
         raise InvalidValueError(
-            f"parameter {name} is not a product key", remedy="give five groups of five, with dashes"
+            f"parameter cloud_userdata has {len(data)} bytes, more than {_USERDATA_LIMIT}",
+            remedy="have it include what is large by its URL (#include)",
         )
+    return data
+
+
+def _product_key(text: str) -> str:
+    if text and not _PRODUCT_KEY.fullmatch(text):
+        raise InvalidValueError(
+            "parameter os_product_key is not a product key",
+            remedy="give five groups of five, with dashes",
+        )
+    return text.upper()
+
+
+def _answer_file(url: str) -> str:
+    if not url:
+        return ""
+    _check_url("os_answer_file", url)
+    web.parse(url, "parameter os_answer_file")
+    return url
 
 
 def _check_url(name: str, value: str) -> None:

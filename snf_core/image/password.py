@@ -1,12 +1,13 @@
 """Password hashes in crypt(5) form, made on the node by the system's own libcrypt (libxcrypt).
 
-The plaintext never leaves this process; salts come from the kernel's random generator
+Nothing here passes on the plaintext; salts come from the kernel's random generator
 (crypt_gensalt(3) with no bytes given).
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 
 from snf_core.errors import InvalidValueError, UnsupportedError
@@ -28,6 +29,13 @@ _HASH = re.compile(
 """The strong forms of crypt(5), whole: half a hash would lock its users out."""
 _LONGEST = 512
 """CRYPT_MAX_PASSPHRASE_SIZE of crypt(3)."""
+_READ = 1 << 16
+"""Bytes of a file that are read: more than any password has."""
+
+
+def read(descriptor: int) -> str:
+    """The password in a file, from its beginning. Its descriptor stays open."""
+    return os.fsdecode(os.pread(descriptor, _READ, 0))
 
 
 def check(password: str) -> None:

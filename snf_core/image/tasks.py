@@ -16,6 +16,7 @@ from snf_core.errors import (
     TaskError,
     UnsupportedError,
 )
+from snf_core.image.parameters import OPTIONAL
 from snf_core.image.properties import ENGINE, EXCLUDE_TASK, INFORMATIVE
 
 if TYPE_CHECKING:
@@ -63,12 +64,9 @@ ACCEPTED = frozenset(
     [
         "DO_SYNC",
         "NM_NETWORKING",
-        "IGNORE_UNATTEND",
-        "OFFLINE_NTFSRESIZE",
-        "OFFLINE_NTFSRESIZE_NOCHECK",
     ]
 )
-"""Historical properties that need no action here: always synchronous, found out, or Windows's."""
+"""Historical properties that need no action here: always synchronous, or found out."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +153,25 @@ def check_properties(properties: Properties, steps: Iterable[Step]) -> list[str]
     return unknown
 
 
+def check_served(asked: Iterable[str], steps: Iterable[Step], family: str) -> list[str]:
+    """Warnings about optional parameters that no task of a family serves.
+
+    ``asked`` are names out of OPTIONAL; ``steps`` all tasks for guests of ``family``: one that is
+    excluded serves, too, as whoever excludes it wants it so. Raises UnsupportedError for those of
+    which the tenant could not do without.
+    """
+    served = {name for step in steps for name in step.task.parameters}
+    warnings = []
+    for name in asked:
+        if name in served:
+            continue
+        message = f"parameter {name}: no task of {family} guests serves it"
+        if OPTIONAL[name]:
+            raise UnsupportedError(message, remedy="leave it out, or deploy another image")
+        warnings.append(f"{message}: it is ignored")
+    return warnings
+
+
 def detect(guest: Guest, families: Mapping[str, GuestFamily], root: str | None) -> str:
     """The family of a guest. Raises GuestError where no family, or more than one, claims it."""
     scores = {name: _score(name, family, guest, root) for name, family in families.items()}
@@ -207,6 +224,16 @@ def plan(steps: Iterable[Step], properties: Properties) -> Plan:
     return Plan(tuple(_ordered(remaining)), tuple(warnings))
 
 
+def check(chosen: Plan, request: Customization) -> None:
+    """Ask the tasks what they could not do. Raises the first one's error, with its name."""
+    for step in chosen.steps:
+        try:
+            step.task.check_request(request)
+        except SnfError as error:
+            error.message = f"{step.name}: {error.message}"
+            raise
+
+
 def run(chosen: Plan, guest: Guest, request: Customization, reporter: Reporter) -> None:
     """Run the tasks, stopping at the first that fails. Raises TaskError naming it, or its own."""
     for warning in chosen.warnings:
@@ -218,11 +245,11 @@ def run(chosen: Plan, guest: Guest, request: Customization, reporter: Reporter) 
                     reporter.warning(warning)
             except SnfError as error:
                 reporter.task_error(error.message)
-                error.message = f"{step.name}: {error.message}"
-                error.remedy = error.remedy or _way_out(step)
+                error.message = f"{step.name}: {reporter.redacted(error.message)}"
+                error.remedy = reporter.redacted(error.remedy) or _way_out(step)
                 raise
             except Exception as error:  # a task, maybe a third party's, may raise anything
-                text = f"{type(error).__name__}: {error}"
+                text = reporter.redacted(f"{type(error).__name__}: {error}")
                 reporter.task_error(text)
                 raise TaskError(
                     f"{step.name}: {text}", remedy="report this to the task's authors"

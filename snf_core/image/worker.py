@@ -49,15 +49,17 @@ def started(
     confined: Confinement,
     disks: Sequence[int],
     job: Callable[[Guest, Reporter], None],
+    *,
+    kept: Sequence[int] = (),
 ) -> Iterator[Worker]:
     """Fork the child, which starts the appliance; end both when the block ends, whatever happens.
 
     ``disks`` are open descriptors; ``job`` is what the child does with the guest once the parent
-    says so. Raises what a launcher's attendant raises.
+    says so, and ``kept`` are descriptors that it uses. Raises what a launcher's attendant raises.
     """
     with contextlib.ExitStack() as stack:
         attempts = tuple(_attended(launcher, disks, stack))
-        child = _Child(appliance, attempts, confined, tuple(disks), job)
+        child = _Child(appliance, attempts, confined, tuple(disks), job, tuple(kept))
         yield stack.enter_context(_forked(child))
 
 
@@ -165,6 +167,7 @@ class _Child:
     confined: Confinement
     disks: tuple[int, ...]
     job: Callable[[Guest, Reporter], None]
+    kept: tuple[int, ...]
 
     def run(self, channel: socket.socket) -> NoReturn:
         """Never returns into the parent's code, whatever happens."""
@@ -192,7 +195,7 @@ class _Child:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         attendants = [one.attendant.fileno() for one in self.attempts if one.attendant]
-        confinement.forget([channel.fileno(), *self.disks, *attendants])
+        confinement.forget([channel.fileno(), *self.disks, *attendants, *self.kept])
         os.chdir("/")
         os.umask(0o022)
         confinement.isolate(self.confined)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 import re
 import shutil
 import stat
@@ -39,7 +41,7 @@ from tests.system.site import (
 from tests.system.test_copy_devices import loop_device
 
 if TYPE_CHECKING:
-    import os
+    from collections.abc import Sequence
 
     from tests.system.guests import Images
 
@@ -47,6 +49,12 @@ USER = "snf-appliance"
 _WINDOW = 1 << 20
 """Bytes of memory read at once."""
 PASSWORD = "correct horse battery staple"
+OWN = "a tenant's own secret"
+PERSONALITY = [
+    {"path": "/home/alice/own/key", "owner": "alice", "group": "alice", "mode": 384},
+    {"path": "/etc/hostname", "mode": 420},
+]
+PRODUCT_KEY = "ABCDE-FGHIJ-KLMNO-PQRST-UVWXY"
 HASH = "$6$saltsalt$" + "X" * 86
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKnX7QzPp0o3vV2H1cTzJm0B5mYc0cTnJmQd3yJpXn5D someone"
 NIC = node.bridged_nic("198.51.100.10", "198.51.100.0/24", "198.51.100.1")
@@ -62,6 +70,7 @@ TASKS = [
     "ConfigureNetwork",
     "DeleteSSHKeys",
     "EnableConsole",
+    "EnforcePersonality",
     "UmountImage",
 ]
 
@@ -99,12 +108,15 @@ def _deployed(place: Site, images: Images) -> Observed:
     monitor.chmod(0o755)
     report = place.disks / "report.json"
     disk = place.disk("everything")
+    contents = base64.b64encode(OWN.encode()).decode()
     environment = place.environment(
         disk,
         f"local://{images.linux.name}",
         nics=[NIC],
-        properties={"USERS": "root alice", "OSFAMILY": "linux"},
+        properties={"USERS": "root alice"},
         img_passwd=PASSWORD,
+        img_personality=json.dumps([{**file, "contents": contents} for file in PERSONALITY]),
+        os_product_key=PRODUCT_KEY,
         auth_keys=KEY,
     )
     seen = Observed(time.time(), disk)
@@ -125,7 +137,8 @@ def _deployed(place: Site, images: Images) -> Observed:
     seen.monitor_events = [json.loads(line) for line in lines]
     seen.accelerator = (place.node.runtime / "accelerator.json").stat()
     everything = [seen.outcome.stdout, seen.outcome.stderr, report.read_text(), *lines]
-    seen.exposed += [f"said: {text}" for text in everything if PASSWORD in text]
+    secrets = (PASSWORD, OWN, contents, PRODUCT_KEY)
+    seen.exposed += [f"said: {text}" for text in everything if any(s in text for s in secrets)]
     return seen
 
 
@@ -141,7 +154,7 @@ def _observe(seen: Observed, place: Site, script: int, appliance: int) -> None:
             seen.limits[f"{name} {limit[0]}"] = limit[2]
     # As QEMU sees it: what a deployment puts there, nobody else does.
     runtime = Path(f"/proc/{appliance}/root{place.node.runtime}")
-    seen.exposed += _exposed(runtime, {script, worker, appliance})
+    seen.exposed += _exposed(runtime, [script, worker, appliance])
     files = [runtime, *runtime.rglob("*")]
     assert [path for path in files if path.name == "launcher0"]
     seen.writable = [
@@ -150,12 +163,13 @@ def _observe(seen: Observed, place: Site, script: int, appliance: int) -> None:
     seen.disk_opens = _opens(seen.disk)
 
 
-def _exposed(runtime: Path, remembering: set[int]) -> list[str]:
+def _exposed(runtime: Path, remembering: Sequence[int]) -> list[str]:
     """Where the password can be read: arguments, environments, files of deployments, and the
-    memory of ``remembering``.
+    memory of ``remembering``, of which the first is the deployment's script.
     """
     needle = PASSWORD.encode()
     found = []
+    confined = {str(pid) for pid in remembering[1:]}
     for entry in Path("/proc").glob("[0-9]*"):
         for name in ("cmdline", "environ"):
             with contextlib.suppress(OSError):
@@ -163,6 +177,11 @@ def _exposed(runtime: Path, remembering: set[int]) -> list[str]:
                     found.append(str(entry / name))
         if int(entry.name) in remembering and _holds(entry, needle):
             found.append(f"{entry}/mem")
+        with contextlib.suppress(OSError):
+            # In a file that is nowhere; only the script itself may have it open.
+            opened = [os.readlink(link) for link in (entry / "fd").iterdir()]
+            if entry.name in confined and any("memfd:password" in name for name in opened):
+                found.append(f"{entry}/fd")
     files = [path for path in runtime.rglob("*") if path.is_file()]
     return found + [str(path) for path in files if needle in path.read_bytes()]
 
@@ -227,7 +246,6 @@ def test_partition_and_file_system_fill_the_disk(deployed: Observed, images: Ima
 
 def test_tasks_did_what_they_are_for(deployed: Observed, images: Images) -> None:
     root = root_of(deployed.disk, images)
-    assert root.read("/etc/hostname") == f"{NAME}\n"
     assert NAME in root.read("/etc/hosts")
     assert guests.MACHINE_ID not in root.read("/etc/machine-id")
     shadow = dict(line.split(":")[:2] for line in root.read("/etc/shadow").splitlines())
@@ -241,6 +259,13 @@ def test_tasks_did_what_they_are_for(deployed: Observed, images: Images) -> None
         assert root.mode(f"{home}/.ssh") == f"0700 {owner}"
     assert "Address=198.51.100.10/24" in root.read(NETWORK_FILE)
     assert not {name for name in root.names("/etc/ssh") if name.startswith("ssh_host_")}
+    for path, mode in (
+        ("/home/alice/own/key", "0600 1000 1000"),
+        ("/etc/hostname", "0644 0 0"),  # over what a task wrote
+    ):
+        assert root.read(path) == OWN
+        assert root.mode(path) == mode
+    assert root.mode("/home/alice/own") == "0750 1000 1000"
 
 
 def test_what_no_task_is_for_is_as_in_the_image(
@@ -260,6 +285,7 @@ def test_what_no_task_is_for_is_as_in_the_image(
         NETWORK_FILE.lstrip("/"),
         "root/.ssh/authorized_keys",
         "home/alice/.ssh/authorized_keys",
+        "home/alice/own/key",
     }
 
 
@@ -304,6 +330,13 @@ def test_appliance_user_reaches_nothing_but_its_scratch_directory(deployed: Obse
     assert not deployed.disk_opens
     assert stat.S_IMODE(deployed.disk.stat().st_mode) == 0o600
     assert deployed.disk.stat().st_uid == 0
+
+
+def test_what_nobody_serves_is_said(deployed: Observed) -> None:
+    warnings = [e["messages"] for e in deployed.events if e.get("subtype") == "warning"]
+    assert [
+        "parameter os_product_key: no task of linux guests serves it: it is ignored"
+    ] in warnings
 
 
 def test_progress_is_told_in_order(deployed: Observed) -> None:

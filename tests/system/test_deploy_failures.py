@@ -100,23 +100,28 @@ BAD_PARAMETERS = {
     "twice": Bad({"OSP_INST_PROPERTIES": '{"OS": 1, "os": 2}'}, "property OS is given twice"),
     "overriding": Bad({"OSP_INST_PROPERTIES": "no"}, "parameter inst_properties is not valid JSON"),
     "personality": Bad({"OSP_IMG_PERSONALITY": "]"}, "parameter img_personality"),
-    "later personality": Bad(
-        {"OSP_IMG_PERSONALITY": json.dumps([{"path": "/a", "contents": BASE64}])},
-        "parameter img_personality is not served",
+    "personality elsewhere": Bad(
+        {"OSP_IMG_PERSONALITY": json.dumps([{"path": "/a/../b", "contents": BASE64}])},
+        "parameter img_personality: file 1: its path is not",
     ),
     "keys": Bad({"OSP_AUTH_KEYS": "ssh-ed25519 ***"}, "parameter auth_keys: line 1"),
     "user data": Bad({"OSP_CLOUD_USERDATA": "***"}, "parameter cloud_userdata is not valid base64"),
-    "later user data": Bad(
-        {"OSP_CLOUD_USERDATA": BASE64}, "parameter cloud_userdata is not served"
+    "user data for nobody": Bad(
+        {
+            "OSP_CLOUD_USERDATA": BASE64,
+            "OSP_INST_PROPERTIES": properties(OSFAMILY="linux"),
+        },
+        "parameter cloud_userdata: no task of linux guests serves it",
     ),
     "product key": Bad({"OSP_OS_PRODUCT_KEY": "AAAAA"}, "parameter os_product_key is not"),
-    "later product key": Bad(
-        {"OSP_OS_PRODUCT_KEY": "AAAAA-BBBBB-CCCCC-DDDDD-EEEEE"},
-        "parameter os_product_key is not served",
-    ),
     "answer file": Bad({"OSP_OS_ANSWER_FILE": "gopher://x"}, "parameter os_answer_file is not"),
-    "later answer file": Bad(
-        {"OSP_OS_ANSWER_FILE": "http://example.org/x"}, "parameter os_answer_file is not served"
+    "answer file of the node": Bad(
+        {"OSP_OS_ANSWER_FILE": "file:///etc/secret"},
+        "parameter os_answer_file: a file:// URL would name a file of the node itself",
+    ),
+    "answer file by FTP": Bad(
+        {"OSP_OS_ANSWER_FILE": "ftp://u:secret@example.org/x"},
+        "parameter os_answer_file: ftp:// is not served",
     ),
     "configuration": Bad({"OSP_CONFIG_URL": "/etc/passwd"}, "parameter config_url is not"),
     "later configuration": Bad(
@@ -144,6 +149,14 @@ BAD_PARAMETERS = {
     },
 }
 """Refused by verify as well."""
+
+UNREACHABLE = {
+    "loopback": "http://u:secret@127.0.0.1:8080/secret",
+    "metadata": "http://169.254.169.254/secret",
+    "private": "https://10.0.0.1/secret",
+    "mapped": "http://[::ffff:127.0.0.1]:8080/secret",
+}
+"""Answer files that only create looks for."""
 
 BAD_INSTANCES = {
     "version": Bad({"OS_API_VERSION": "15"}, "OS_API_VERSION is '15'"),
@@ -226,6 +239,15 @@ def test_bad_disk(place: Site, disk: Path, name: str) -> None:
 @pytest.mark.parametrize("name", BAD_PARAMETERS)
 def test_bad_parameter(place: Site, disk: Path, name: str, script: str) -> None:
     refused(place, disk, BAD_PARAMETERS[name], script, *(["parameters"][: script == "verify"]))
+
+
+@pytest.mark.parametrize("name", UNREACHABLE)
+def test_answer_file_that_must_not_be_reached(place: Site, disk: Path, name: str) -> None:
+    bad = Bad({"OSP_OS_ANSWER_FILE": UNREACHABLE[name]}, "parameter os_answer_file: http")
+    events = refused(place, disk, bad)
+    assert "not on the public Internet" in events[0]["messages"][0]
+    environment = place.environment(disk, "linux", os_answer_file=UNREACHABLE[name])
+    assert place.run(environment, "parameters", script="verify").status == 0
 
 
 @pytest.mark.parametrize("name", BAD_INSTANCES)

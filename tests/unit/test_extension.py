@@ -165,7 +165,7 @@ NOT_A_CLASS = object()
 def test_group_names() -> None:
     assert extension.HYPERVISOR.group("kvm") == "hypervisor.kvm"
     assert extension.IMAGE_SOURCE.group("local") == "image.source.local"
-    assert extension.GUEST_TASK.group("any.UmountImage") == "guest.task.any.UmountImage"
+    assert extension.GUEST_TASK.group("any.UmountImage") == "guest.task.any.umountimage"
 
 
 def test_seven_namespaces() -> None:

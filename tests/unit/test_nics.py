@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from snf_core import model
 from snf_core.config import Config
+from snf_core.errors import ConfigError, InvalidValueError
 from snf_core.image import nics
 from snf_core.image.nics import NicPlan
 from snf_core.model import Mode, Network, Nic
@@ -173,3 +174,45 @@ def test_a_single_nic_with_either_family_is_not_bare() -> None:
 
 def test_no_nic_at_all() -> None:
     assert nics.plan([], Config([]).network) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("tags", "conf", "mtu"),
+    [
+        ("", "", 0),
+        ("dhcp mtu-1450 xmtu:9", "", 0),
+        ("dhcp mtu:1450", "", 1450),
+        ("mtu:68", "", 68),
+        ("mtu:65535", "guest_mtu = 1400", 65535),
+        ("", "guest_mtu = 1400", 1400),
+        ("mtu:1450 mtu:01450", "", 1450),
+    ],
+)
+def test_mtu_by_tag_then_as_configured(tmp_path: Path, tags: str, conf: str, mtu: int) -> None:
+    one = nic("192.0.2.5", subnet="192.0.2.0/24", tags=tags)
+    plans, warnings = nics.plan([one, nic(index=1)], configured(tmp_path, conf))
+    assert [plan.mtu for plan in plans] == [mtu, 1400 if "guest_mtu" in conf else 0]
+    assert warnings == []
+
+
+def test_a_bare_nic_has_an_mtu_too(tmp_path: Path) -> None:
+    plans, _ = nics.plan([nic(tags="mtu:1450")], configured(tmp_path, "default_nic_config ="))
+    assert [(plan.ipv4, plan.ipv6, plan.mtu) for plan in plans] == [("", "", 1450)]
+
+
+@pytest.mark.parametrize("number", ["", "0", "67", "65536", "1e3", "-1", "1450+", "999999999999"])
+def test_a_tag_that_names_no_mtu(number: str) -> None:
+    with pytest.raises(InvalidValueError, match="MTU") as caught:
+        nics.plan([nic(tags=f"mtu:{number}")], Config([]).network)
+    assert caught.value.remedy
+
+
+def test_tags_that_contradict_each_other() -> None:
+    with pytest.raises(InvalidValueError, match="mtu:1400, mtu:1450 of its network contradict"):
+        nics.plan([nic(tags="mtu:1450 mtu:1400")], Config([]).network)
+
+
+@pytest.mark.parametrize("number", ["67", "65536", "-1", "x", "1450.0"])
+def test_an_mtu_that_is_none_is_not_configured(tmp_path: Path, number: str) -> None:
+    with pytest.raises(ConfigError, match="guest_mtu"):
+        configured(tmp_path, f"guest_mtu = {number}")

@@ -1,4 +1,4 @@
-"""The operators' guide explains messages that there are."""
+"""The guides to operation and to guests explain messages that there are."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-GUIDE = ROOT / "docs/operators.md"
+GUIDES = (ROOT / "docs/operators.md", ROOT / "docs/guests.md")
 
 
-def explained() -> list[str]:
+def explained(guide: Path) -> list[str]:
     """The messages of the troubleshooting table; ``...`` stands for what varies."""
-    table = GUIDE.read_text().partition("## Troubleshooting")[2]
+    table = guide.read_text().partition("## Troubleshooting")[2]
     rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
     return [message.strip() for row in rows[2:] for message in row.split(";")]
 
@@ -34,7 +34,7 @@ def texts() -> list[str]:
 TEXTS = texts()
 
 
-@pytest.mark.parametrize("message", explained())
+@pytest.mark.parametrize("message", [text for guide in GUIDES for text in explained(guide)])
 def test_every_message_that_is_explained_exists(message: str) -> None:
     parts = [part.strip() for part in message.split("...") if part.strip()]
     assert parts

@@ -20,6 +20,7 @@ from snf_core.errors import (
 )
 from snf_core.image import tasks
 from snf_core.image.customization import Customization
+from snf_core.image.parameters import OPTIONAL
 from snf_core.image.properties import Properties
 from snf_core.image.tasks import Catalogue, Plan, Step
 from snf_core.report import Event, Reporter
@@ -231,6 +232,32 @@ def test_properties_that_are_not_served_are_refused_by_name(name: str) -> None:
     assert caught.value.remedy
     for harmless in ("", "no", "Off", " 0 "):
         assert tasks.check_properties(Properties({name: harmless}), []) == []
+
+
+# -- parameters -----------------------------------------------------------------------------
+
+
+def test_parameters_that_no_task_serves() -> None:
+    steps = [step("Password", parameters=("auth_keys", "os_product_key")), step("B")]
+    assert tasks.check_served((), steps, "linux") == []
+    assert tasks.check_served(("auth_keys", "os_product_key"), steps, "linux") == []
+    assert tasks.check_served(("os_answer_file", "auth_keys"), steps, "linux") == [
+        "parameter os_answer_file: no task of linux guests serves it: it is ignored"
+    ]
+
+
+@pytest.mark.parametrize("name", ["img_personality", "cloud_userdata"])
+def test_parameters_that_no_tenant_can_do_without(name: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"parameter {name}: no task of bsd guests") as e:
+        tasks.check_served(("auth_keys", name), [step("A")], "bsd")
+    assert e.value.remedy
+    assert tasks.check_served((name,), [step("A", parameters=(name,))], "bsd") == []
+
+
+def test_tasks_serve_parameters_that_there_are() -> None:
+    for steps in tasks.catalogue(Config([])).tasks.values():
+        for one in steps:
+            assert set(one.task.parameters) <= OPTIONAL.keys(), one.name
 
 
 # -- families -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from snf_core.errors import GuestError
 
 _FIELDS = 7
+_GROUP_FIELDS = 4
 _LARGEST_ID = (1 << 32) - 2
 
 
@@ -32,6 +33,24 @@ def find(passwd: str, name: str) -> Account | None:
         fields = line.split(":")
         if fields[0] == name and name and len(fields) == _FIELDS:
             return _account(fields)
+    return None
+
+
+def group_id(group: str, name: str) -> int | None:
+    """The number of a group, as getgrnam(3) finds it in group(5): the first line counts.
+
+    Raises GuestError where its line makes no sense.
+    """
+    for line in group.split("\n"):
+        fields = line.split(":")
+        if fields[0] == name and name and len(fields) == _GROUP_FIELDS:
+            found = _number(fields[2])
+            if found is None:
+                raise GuestError(
+                    f"group {name!r} has no numeric id in the guest's /etc/group",
+                    remedy="repair the image",
+                )
+            return found
     return None
 
 
@@ -65,8 +84,8 @@ def with_shadow(passwd: str, name: str) -> str:
 
 def _account(fields: list[str]) -> Account:
     name, password, uid, gid, _, home, _ = fields
-    numbers = [int(n) for n in (uid, gid) if n.isascii() and n.isdigit() and len(n) <= 10]
-    if len(numbers) != 2 or max(numbers) > _LARGEST_ID:
+    numbers = _number(uid), _number(gid)
+    if numbers[0] is None or numbers[1] is None:
         raise GuestError(
             f"user {name!r} has no numeric user and group id in the guest's /etc/passwd",
             remedy="repair the image",
@@ -78,3 +97,10 @@ def _account(fields: list[str]) -> Account:
             remedy="repair the image's /etc/passwd",
         )
     return Account(name, numbers[0], numbers[1], home, shadowed=password == "x")
+
+
+def _number(text: str) -> int | None:
+    """A user's or group's id, or None."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        return None
+    return int(text) if int(text) <= _LARGEST_ID else None

@@ -26,6 +26,7 @@ class ChangePassword(Task):
     """Set the password and the SSH keys of the users that the image names."""
 
     api_version = "1.0"
+    parameters = ("auth_keys",)
 
     def run(self, guest: Guest, request: Customization) -> Iterator[str]:
         """Set them. Raises GuestError where a user does not exist or a file makes no sense."""

@@ -41,6 +41,8 @@ PLANS = {
     "ipv6-slaac": NicPlan(0, MAC, "", "slaac"),
     "ipv6-slaac-dhcp": NicPlan(0, MAC, "", "slaac_dhcp"),
     "nothing": NicPlan(0, MAC),
+    "nothing-but-mtu": NicPlan(0, MAC, mtu=1450),
+    "static-mtu": NicPlan(0, MAC, "static", address=ADDRESS, gateway=GATEWAY, mtu=8950),
 }
 
 

@@ -67,6 +67,7 @@ def _network(nic: NicPlan, nameservers: Sequence[str], search_domains: Sequence[
     match = [f"MACAddress={nic.mac}", "Type=ether"]
     # Without it, the guest would wait at boot for an address that never comes.
     link = [] if configured else ["RequiredForOnline=no"]
+    link += [f"MTUBytes={nic.mtu}"] if nic.mtu else []
     network = [
         f"DHCP={_dhcp(nic)}",
         f"IPv6AcceptRA={'yes' if nic.ipv6 else 'no'}",
