@@ -9,13 +9,13 @@ PYTHON := $(VENV)/bin/python
 SNF := $(VENV)/bin/snf
 PYTEST := $(PYTHON) -m pytest
 DISTRIBUTIONS := . plugins/kvm plugins/xen plugins/os_linux plugins/os_windows
-UNIT := tests/unit plugins/kvm/tests plugins/xen/tests plugins/os_linux/tests
+UNIT := tests/unit plugins/kvm/tests plugins/xen/tests plugins/os_linux/tests plugins/os_windows/tests
 
 # What a node needs, then what only tests need: images, clusters, and peers to measure.
 PACKAGES := python3-guestfs python3-nftables libguestfs0 libguestfs-xfs supermin \
 	qemu-system-x86 qemu-utils nftables iproute2 linux-image-cloud-amd64
-TEST_PACKAGES := python3-venv mmdebstrap openssh-client gdisk fdisk e2fsprogs xfsprogs btrfs-progs \
-	util-linux procps
+TEST_PACKAGES := python3-venv mmdebstrap openssh-client openssl gdisk fdisk e2fsprogs xfsprogs btrfs-progs \
+	util-linux procps wine64
 GANETI_PACKAGES := ganeti openssh-server busybox-static
 BENCH_PACKAGES := ganeti-os-noop guestfs-tools iptables ebtables arptables iputils-arping
 
@@ -39,7 +39,8 @@ help:  ## what can be made
 	@$(PYTHON) -m pip install --quiet --upgrade 'setuptools>=70.1'
 	@$(PYTHON) -m pip install --quiet --no-build-isolation \
 		$(foreach distribution,$(DISTRIBUTIONS),-e ./$(distribution)) \
-		pytest hypothesis packaging scapy 'ruff>=0.15' 'mypy>=1.18'
+		pytest hypothesis packaging scapy babel regipy tree-sitter tree-sitter-powershell \
+		cloudbase-init 'ruff>=0.15' 'mypy>=1.18' lxml-stubs
 	@touch $@
 
 setup: .make/venv  ## install packages, and the project into a virtual environment

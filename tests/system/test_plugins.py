@@ -42,12 +42,21 @@ EXPECTED = {
         "snf.guest.task linux.DeleteSSHKeys",
         "snf.guest.task linux.CheckBoot",
         "snf.guest.task linux.EnableConsole",
+        "snf.guest.task linux.EnforcePersonality",
     },
     "snf-os-windows": {
         "snf.guest windows",
         "snf.guest windows-legacy",
-        "snf.guest.task windows.MountImage",
-        "snf.guest.task windows-legacy.MountImage",
+        *(
+            f"snf.guest.task {family}.{task}"
+            for family in ("windows", "windows-legacy")
+            for task in (
+                *("MountImage", "InstallUnattend", "AssignHostname", "ChangePassword"),
+                *("ConfigureNetwork", "DisableRemoteDesktopConnections", "CheckDrivers"),
+                *("FilesystemResizeMounted", "FilesystemResizeAfterUmount", "EnforcePersonality"),
+            )
+        ),
+        "snf.guest.task windows.InitializeDatasource",
     },
 }
 

@@ -1,0 +1,1 @@
+"""Whether scripts for guests are what their interpreters take: PowerShell's grammar, wine's cmd."""
