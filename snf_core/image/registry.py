@@ -51,8 +51,8 @@ _LARGE = 16344
 """Bytes above which Windows stores a value in pieces, as hivex does not."""
 
 _REMEDY = (
-    "start the template, prepare it again (sysprep /generalize /oobe /shutdown), and take its image "
-    "again"
+    "start the template, prepare it again (sysprep /generalize /oobe /shutdown), and take its "
+    "image again"
 )
 
 

@@ -15,4 +15,6 @@ if TYPE_CHECKING:
 def run(task: type[Task], guest: Guest, **fields: Any) -> list[str]:
     """Run a task for ``vm1.example.org``; ``fields`` of the request. Returns its warnings."""
     request = Customization(**{"hostname": "vm1.example.org", "properties": Properties(), **fields})
-    return list(task(None).run(guest, request))
+    made = task(None)
+    made.check_request(request)
+    return list(made.run(guest, request))

@@ -246,7 +246,8 @@ def test_the_distributions_have_one_version() -> None:
 @pytest.mark.parametrize("folder", DISTRIBUTIONS, ids=lambda folder: folder.name)
 def test_metadata_of_each_distribution(folder: Path) -> None:
     settings = _settings(folder)
-    assert settings["metadata"]["license"] == "BSD-2-Clause"
+    assert settings["metadata"]["license"].split(" AND ")[0] == "BSD-2-Clause"
+    assert all((folder / name).is_file() for name in settings["metadata"]["license_files"].split())
     assert settings["options"]["python_requires"] == ">=3.11"
     assert "py.typed" in settings["options.package_data"].popitem()[1]
     assert (folder / "pyproject.toml").is_file()

@@ -48,16 +48,18 @@ class EnforcePersonality(Task):
     before = ("UmountImage",)
     parameters = ("img_personality",)
 
+    def check_request(self, request: Customization) -> None:
+        """Raises InvalidValueError for names that Windows cannot have."""
+        check(request.personality)
+
     def run(self, guest: Guest, request: Customization) -> Iterator[str]:
         """Write them: ``owner``, ``group`` and ``mode`` mean nothing here.
 
-        Raises InvalidValueError for names that Windows cannot have, GuestError where a path leads
-        through what is no directory.
+        Raises GuestError where a path leads through what is no directory.
         """
         files = request.personality
         if not files:
             return
-        check(files)
         default = PersonalFile("/", b"")
         if any(
             (file.owner, file.group, file.mode) != (default.owner, default.group, default.mode)
