@@ -23,7 +23,7 @@ from snf_core.errors import (
     InterruptedDeploymentError,
     InvalidValueError,
 )
-from snf_core.image import copy, fetch, identity, nics, password, selection, tasks, worker
+from snf_core.image import copy, identity, nics, password, selection, tasks, worker
 from snf_core.image.confinement import Confinement
 from snf_core.image.customization import Customization
 
@@ -240,6 +240,8 @@ def _answer_file(
     wanted = not family or any("os_answer_file" in step.task.parameters for step in steps)
     if not parameters.answer_file or not wanted:
         return b""
+    from snf_core.image import fetch
+
     what = "parameter os_answer_file"
     return fetch.no_page(fetch.fetch(parameters.answer_file, what, config), what)
 

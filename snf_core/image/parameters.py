@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snf_core.errors import ConfigError, InvalidValueError, UnsupportedError
-from snf_core.image import password, personality, web
+from snf_core.image import password, personality
 from snf_core.image.properties import Properties, parse
 
 if TYPE_CHECKING:
@@ -272,6 +272,8 @@ def _answer_file(url: str) -> str:
     if not url:
         return ""
     _check_url("os_answer_file", url)
+    from snf_core.image import web
+
     web.parse(url, "parameter os_answer_file")
     return url
 
