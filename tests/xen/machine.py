@@ -28,6 +28,7 @@ DISTRIBUTIONS = (
     "pytest",
     "hypothesis",
     "pip",
+    "regipy",
     "scapy",
     "snf-core",
     "snf-kvm",

@@ -7,93 +7,54 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from snf_core import appliance as appliances
-from snf_core import config, extension
-from snf_core.appliance import Appliance, Launcher
+from snf_core import config
+from snf_core.appliance import Launcher
 from snf_core.errors import ApplianceError, DiskError
-from snf_core.ganeti import definition, glue, installation
-from snf_core.image import features, identity, worker
-from snf_core.image.confinement import Confinement
-from snf_core.report import Event, Reporter
-from snf_xen import domain, helper, initrd
-from snf_xen.store import Connection
+from snf_core.report import Reporter
+from snf_xen import domain, helper
 from tests import node
 from tests.images.debian import debian_image
 from tests.xen import domu
+from tests.xen.place import (
+    LOCKS,
+    MIB,
+    PATIENCE,
+    PLACE,
+    Kept,
+    Place,
+    disk,
+    furnished,
+    opened,
+    remains,
+    started,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from snf_core.config import Config
-    from snf_core.contract import Hypervisor
     from snf_core.image.guest import Guest
 
-PLACE = Path("/var/tmp/appliance")
-RUNTIME = Path("/run/snf-test")
-LOCKS = RUNTIME / "xen"
-STOCK = Path("/srv/appliance")
-MIB = 1 << 20
-PATIENCE = 600
-"""Seconds after which a test gives up: no figure of anything, only no endless wait."""
 LAUNCH = 20
 """Seconds that a launch takes at most where nobody else is busy."""
 BUSY = 2
 """How much slower a machine may be that others use, too."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """A node with a prepared appliance."""
-
-    node: node.Node
-    config: Config
-    appliance: Appliance
-    hypervisor: Hypervisor
-
-    @property
-    def launcher(self) -> Launcher:
-        """The helper domain, and nothing to fall back on."""
-        return self.hypervisor.launcher(self.appliance)
-
-
 @pytest.fixture(name="place", scope="module")
 def _place() -> Iterator[Place]:
-    for directory in (PLACE, RUNTIME):
-        directory.mkdir(mode=0o711)
-    (PLACE / "state").mkdir()
-    (PLACE / "state/appliance").symlink_to(STOCK)
-    (PLACE / "disks").mkdir()
-    file = PLACE / "snf.conf"
-    file.write_text(
-        f"[directories]\nstate = {PLACE}/state\nruntime = {RUNTIME}\n"
-        f"[image.source.local]\ndirectory = {debian_image().path.parent}\n"
-        "[hypervisor.kvm]\nresume = false\n"
-    )
-    loaded = config.load(file)
-    identity.reserve(loaded.appliance.user)
-    files = definition.files(PLACE / "os" / definition.NAME, (), glue.command(file))
-    installation.install(installation.Installation(tuple(files)))
-    made = node.Node(PLACE, file, PLACE / "os" / definition.NAME, RUNTIME)
-    found = appliances.locate(loaded)
-    started = time.monotonic()
-    prepared = initrd.build(found)
-    print(f"\nprepared in {time.monotonic() - started:.1f} s")
-    hypervisor = extension.make(extension.HYPERVISOR, "xen-pvm", loaded)
-    features.record(found, hypervisor.launcher(found), prepared.features)
-    yield Place(made, loaded, found, hypervisor)
-    shutil.rmtree(prepared.directory)
-    shutil.rmtree(PLACE)
-    shutil.rmtree(RUNTIME)
+    with furnished(debian_image().path.parent) as place:
+        yield place
 
 
 @pytest.fixture(autouse=True)
@@ -102,70 +63,6 @@ def _nothing_remains(place: Place) -> Iterator[None]:
     del place
     yield
     assert remains() == []
-
-
-def remains() -> list[str]:
-    """Domains, loop devices, locks, processes and keys in xenstore that should have gone."""
-    left = [name for name in domain.listing() if name.startswith(domain.PREFIX)]
-    left += [str(path) for path in Path("/sys/block").glob("loop*/loop/backing_file")]
-    left += [str(path) for path in LOCKS.glob(f"{domain.PREFIX}*")]
-    with Connection() as connection:
-        for kind in ("vbd", "console"):
-            left += connection.names(f"/local/domain/0/backend/{kind}")
-    left += [str(path) for path in Path("/var/lib/xen").glob("userdata-[cd].[1-9]*")]
-    return left
-
-
-def disk(name: str, mebibytes: int = 64) -> Path:
-    """A new disk of zeros."""
-    path = PLACE / "disks" / name
-    path.write_bytes(b"")
-    os.truncate(path, mebibytes * MIB)
-    return path
-
-
-class Kept:
-    """A sink that remembers."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def emit(self, event: Event) -> None:
-        """Keep it."""
-        self.events.append(event)
-
-    def close(self) -> None:
-        """Nothing to end."""
-
-    def said(self) -> list[str]:
-        """All messages, in order."""
-        return [line for event in self.events for line in event.get("messages", ())]
-
-
-@contextlib.contextmanager
-def started(
-    place: Place,
-    launcher: Launcher,
-    disks: Sequence[int],
-    job: Callable[[Guest, Reporter], None] = lambda _guest, _to: None,
-) -> Iterator[worker.Worker]:
-    """An appliance as deployments start it: everything of it unprivileged but its attendant."""
-    identities = identity.pool(place.config.appliance.user)
-    with identity.taken(identities, (), RUNTIME / "identities") as own:
-        confined = Confinement(own, RUNTIME / "deployment", PATIENCE)
-        with worker.started(place.appliance, launcher, confined, disks, job) as made:
-            yield made
-
-
-@contextlib.contextmanager
-def opened(*paths: Path) -> Iterator[list[int]]:
-    """Descriptors of disks, open as a deployment has them."""
-    descriptors = [os.open(path, os.O_RDWR | os.O_CLOEXEC) for path in paths]
-    try:
-        yield descriptors
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
 
 
 @contextlib.contextmanager
