@@ -76,6 +76,13 @@ class ChangePassword(Task):
         else:
             setting, enabling = _powershell(accounts)
         names = [account.name for account in accounts]
+        if not set(names) & set(facts.users):
+            made = ", ".join(map(repr, names))
+            yield (
+                f"nobody can log on before Setup is done, which makes {made} only then; with a "
+                "manufacturer's product key, that is never: name an account of the image in "
+                "property USERS, too"
+            )
         if facts.legacy:
             yield from sysprep.set_admin_password(guest, request.password, names)
         else:

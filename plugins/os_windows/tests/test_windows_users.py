@@ -130,7 +130,11 @@ def test_accounts_that_the_answer_file_creates() -> None:
     head, end, tail = text.partition("</component>")
     assert end
     guest = prepared("2022", files={answer_file.INSTALLED: head + account + end + tail})
-    assert run(ChangePassword, guest, password=SECRET, users=("CREATED",)) == []
+    [warning] = run(ChangePassword, guest, password=SECRET, users=("CREATED",))
+    assert "makes 'Created' only then" in warning
+    users = ("CREATED", "Administrator")
+    assert run(ChangePassword, guest, password=SECRET, users=users) == []
+    run(ChangePassword, guest, password=SECRET, users=("CREATED",))
     assert texts(read(guest, f"{PASSWORD}.ps1")) == ["Created"]
 
 
@@ -265,7 +269,7 @@ def with_passwords(**options: Any) -> FakeGuest:
     [
         ((), ["taking the built-in", "AdministratorPassword", "AutoLogon"], 2),
         (("present",), ["LocalAccount 'Present' is taken out"], 3),
-        (("created",), ["Password of LocalAccount 'Created'"], 3),
+        (("created",), ["makes 'Created' only then", "Password of LocalAccount 'Created'"], 3),
         (
             ("Created", "Present", "administrator"),
             ["AdministratorPassword", "'Created'", "'Present'", "AutoLogon"],
