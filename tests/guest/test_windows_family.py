@@ -277,7 +277,7 @@ def test_broken_hives(guest: Guest, windows: Provided, name: str, how: str) -> N
     assert _scores(guest) == ((1, 0) if name == "SOFTWARE" else (2, 0))
     with pytest.raises(GuestError, match=f"registry hive {name} ") as caught:
         _mount(guest, root)
-    assert "shut it down fully" in caught.value.remedy
+    assert "prepare it again (sysprep" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
