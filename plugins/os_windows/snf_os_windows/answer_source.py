@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -84,9 +85,9 @@ class InstallAnswerFile(Task):
             except InvalidValueError as error:
                 raise ConfigError(error.message, remedy=error.remedy) from error
 
+    @abstractmethod
     def check(self, content: bytes, what: str) -> None:
         """Raise InvalidValueError for a file that this family of Windows cannot read."""
-        raise NotImplementedError
 
     def ignores(self, request: Customization) -> bool:
         """Whether another file takes the place of the image's own."""
